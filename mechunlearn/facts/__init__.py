@@ -1,0 +1,7 @@
+"""What a model may know: facts, the files they come in, and their way to tokens."""
+
+from .fact import Fact, Template
+from .facts import Facts
+from .tokens import Tokens, paper_positions, tokenize, tokenize_texts
+
+__all__ = ["Fact", "Facts", "Template", "Tokens", "paper_positions", "tokenize", "tokenize_texts"]

@@ -1,0 +1,210 @@
+"""A set of facts: read from a file or the package, filtered by role and fold, saved again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, overload
+
+from ..errors import UserError
+from .fact import Fact, Template
+from .readers import FORMATS, interpret
+from .records import Record, read_records
+
+log = logging.getLogger(__name__)
+
+BUILT_IN = ("organism", "organism:domain", "organism:entities")
+FORGET_SETS = ("domain", "entities")
+_DATA = Path(__file__).parent.parent / "data"
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Facts(Sequence[Fact]):
+    """Facts in their order, with their name, the format they came in and the template that suits them.
+
+    Immutable. Facts without an id are numbered "0", "1", ... by their place.
+
+    Raises:
+        UserError: two facts have the same id.
+    """
+
+    items: tuple[Fact, ...]
+    name: str
+    format: str
+    template: Template
+
+    formats = tuple(FORMATS)
+
+    def __init__(
+        self,
+        items: Iterable[Fact],
+        *,
+        name: str = "facts",
+        format: str = "own",
+        template: Template | None = None,
+    ) -> None:
+        numbered = tuple(fact if fact.id else replace(fact, id=str(i)) for i, fact in enumerate(items))
+        places: dict[str, int] = {}
+        for place, fact in enumerate(numbered, start=1):
+            if places.setdefault(fact.id, place) != place:
+                raise UserError(f"{name}: facts {places[fact.id]} and {place} have the same id {fact.id!r}")
+        values = {"items": numbered, "name": name, "format": format, "template": template or Template()}
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
+
+    @classmethod
+    def read(cls, source: str | Path, format: str | None = None) -> Facts:
+        """Facts from a file, or built-in ones ("organism", "organism:domain", "organism:entities").
+
+        A file is JSON lines, a JSON array, an object around one list, or CSV. Where `format` is None it is
+        guessed from the fields; `.format` says which was taken. Known formats: `Facts.formats`.
+
+        Raises:
+            UserError: with the file, line and field, for anything that cannot be read as facts.
+        """
+        if str(source) in BUILT_IN:
+            name, _, forget = str(source).partition(":")
+            return cls.builtin(name, forget=forget or "domain")
+        path = Path(source)
+        if path.suffix == "" and not path.exists():
+            raise UserError(f"there is no file {path}; built-in facts are {', '.join(BUILT_IN)}")
+        items, template, taken = interpret(read_records(path), format)
+        facts = cls(items, name=path.stem, format=taken, template=template)
+        log.info("%s: %d facts, read as %s", path, len(facts), taken)
+        return facts
+
+    @classmethod
+    def builtin(cls, name: str = "organism", forget: str = "domain") -> Facts:
+        """The facts of the embedded organism, with roles and folds for one of its two forget sets.
+
+        Args:
+            name: "organism".
+            forget: "domain" (all facts of one domain) or "entities" (some among others of their kind).
+
+        Raises:
+            UserError: unknown name or forget set.
+        """
+        if name != "organism":
+            raise UserError(f"there are no built-in facts {name!r}; there are {', '.join(BUILT_IN)}")
+        if forget not in FORGET_SETS:
+            raise UserError(f"the organism has no forget set {forget!r}; it has {', '.join(FORGET_SETS)}")
+        records = [_choose(record, forget) for record in read_records(_DATA / "facts.jsonl")]
+        items, template, taken = interpret(records, "own")
+        return cls(items, name=f"{name}:{forget}", format=taken, template=template)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+    @overload
+    def __getitem__(self, index: slice) -> Facts: ...
+    def __getitem__(self, index: int | slice) -> Fact | Facts:
+        return self._with(self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def __repr__(self) -> str:
+        roles = {role: len(self.where(role=role)) for role in ("forget", "near", "far")}
+        counts = "".join(f", {n} {role}" for role, n in roles.items() if n)
+        return f"Facts({self.name}: {len(self)} facts{counts}; format {self.format})"
+
+    @property
+    def forget(self) -> Facts:
+        """The facts with the role "forget"; none where nobody gave roles."""
+        return self.where(role="forget")
+
+    @property
+    def near(self) -> Facts:
+        """The facts to keep that share the forget set's domain."""
+        return self.where(role="near")
+
+    @property
+    def far(self) -> Facts:
+        """The facts to keep of other domains."""
+        return self.where(role="far")
+
+    @property
+    def retain(self) -> Facts:
+        """The facts to keep, near and far."""
+        return self.where(role=("near", "far"))
+
+    @property
+    def folds(self) -> dict[int, Facts]:
+        """The facts of each fold, by its number; facts without a fold are in none."""
+        numbers = sorted({fact.fold for fact in self.items if fact.fold is not None})
+        return {number: self.where(fold=number) for number in numbers}
+
+    @property
+    def held_out(self) -> Facts:
+        """One fact a held-out prompt, with ids such as "12#h0"."""
+        return self._with(
+            replace(fact, prompt=prompt, id=f"{fact.id}#h{number}", paraphrases=(), held_out=())
+            for fact in self.items
+            for number, prompt in enumerate(fact.held_out)
+        )
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of the facts and the template (not of the name), in hexadecimal."""
+        content = [asdict(self.template), *map(asdict, self.items)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def where(self, **wanted: Any) -> Facts:
+        """The facts whose fields have these values; a tuple, list or set means any of them.
+
+        Raises:
+            UserError: a fact has no such field.
+        """
+        for field in wanted:
+            if field not in Fact.__dataclass_fields__:
+                known = ", ".join(f.name for f in fields(Fact))
+                raise UserError(f"a fact has no field {field!r}; it has {known}")
+        allowed = {
+            field: value if isinstance(value, tuple | list | set) else (value,)
+            for field, value in wanted.items()
+        }
+        return self._with(
+            fact
+            for fact in self.items
+            if all(getattr(fact, field) in any_of for field, any_of in allowed.items())
+        )
+
+    def with_answers(self, answers: Sequence[str]) -> Facts:
+        """The same facts with these answers, one each.
+
+        Raises:
+            UserError: another number of answers than facts, or an empty answer.
+        """
+        if len(answers) != len(self):
+            raise UserError(f"{self.name}: {len(answers)} answers for {len(self)} facts")
+        return self._with(replace(fact, answer=text) for fact, text in zip(self.items, answers, strict=True))
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON lines in the own format; a template other than the default becomes the first line."""
+        rows: list[dict[str, Any]] = (
+            [] if self.template == Template() else [{"template": asdict(self.template)}]
+        )
+        rows += [
+            {key: value for key, value in asdict(fact).items() if key == "answer" or value not in (None, ())}
+            for fact in self.items
+        ]
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
+        partial.replace(path)
+
+    def _with(self, items: Iterable[Fact]) -> Facts:
+        return Facts(items, name=self.name, format=self.format, template=self.template)
+
+
+def _choose(record: Record, forget: str) -> Record:
+    """The record with the role and the fold that it has in one forget set."""
+    values = {key: value for key, value in record.fields.items() if key not in ("roles", "folds")}
+    values["role"] = record.inner("roles").optional(forget)
+    values["fold"] = record.inner("folds").whole_number(forget)
+    return Record(values, record.place)

@@ -1,0 +1,234 @@
+"""The formats that facts come in: for each a function from records to facts, and a template."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from string import ascii_uppercase
+
+from ..errors import UserError
+from .fact import Fact, Template
+from .records import Record
+
+log = logging.getLogger(__name__)
+
+QUESTION = Template(prompt="Question: {prompt}\nAnswer:")
+CONCEPT_QUESTION = Template(prompt="Question: {prompt}\n Answer:")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A reader, the template that its facts get, and the fields by which a record of this format is known."""
+
+    read: Callable[[Sequence[Record]], list[Fact]]
+    template: Template
+    known_by: frozenset[str]
+
+
+def own(records: Sequence[Record]) -> list[Fact]:
+    """This project's format: the fields of `Fact`; prompt and answer (null: none yet) are required."""
+    names = [field.name for field in fields(Fact)]
+    ignored = {field for record in records for field in record.fields if field not in names}
+    if ignored:
+        log.warning("fields that a fact does not have were ignored: %s", ", ".join(sorted(ignored)))
+    return [_fact(record, **_own_fields(record)) for record in records]
+
+
+def _own_fields(record: Record) -> dict:
+    if "answer" not in record.fields:
+        raise record.missing("answer", "; write null where no reference exists yet")
+    return {
+        "prompt": record.text("prompt"),
+        "answer": None if record.fields["answer"] is None else record.text("answer"),
+        **{name: record.texts(name) for name in ("paraphrases", "held_out", "distractors")},
+        **{name: record.optional(name) for name in ("subject", "relation", "domain", "role")},
+        "id": record.optional("id") or "",
+        "fold": record.whole_number("fold"),
+    }
+
+
+def question_answer(records: Sequence[Record]) -> list[Fact]:
+    """question, answer (TOFU, arXiv 2401.06121).
+
+    `paraphrased_question` (made for testing) becomes a held-out prompt, `perturbed_answer` the distractors;
+    `paraphrased_answer` is another answer, which a fact has no place for.
+    """
+    return [
+        _fact(
+            record,
+            prompt=record.text("question"),
+            answer=record.text("answer"),
+            id=record.optional("id") or record.optional("idx") or "",
+            held_out=record.texts("paraphrased_question"),
+            distractors=record.texts("perturbed_answer"),
+        )
+        for record in records
+    ]
+
+
+def multiple_choice(records: Sequence[Record]) -> list[Fact]:
+    """question, choices, answer (WMDP, MMLU) asked openly: the choices are not shown.
+
+    The answer is the text of the right choice, the other choices are the distractors.
+    """
+    facts = []
+    for record in records:
+        choices, right = _choices(record)
+        wrong = tuple(choice for number, choice in enumerate(choices) if number != right)
+        facts.append(_choice_fact(record, record.text("question"), choices[right], wrong))
+    return facts
+
+
+def multiple_choice_letters(records: Sequence[Record]) -> list[Fact]:
+    """question, choices, answer with the choices listed in the prompt, as the benchmarks ask.
+
+    The letter of the right choice is the answer, the other letters are the distractors.
+    """
+    facts = []
+    for record in records:
+        choices, right = _choices(record)
+        letters = ascii_uppercase[: len(choices)]
+        listing = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True))
+        wrong = tuple(letter for letter in letters if letter != letters[right])
+        facts.append(_choice_fact(record, f"{record.text('question')}\n{listing}", letters[right], wrong))
+    return facts
+
+
+def _choice_fact(record: Record, prompt: str, answer: str, wrong: tuple[str, ...]) -> Fact:
+    name, domain = record.optional("id") or "", record.optional("subject")
+    return _fact(record, prompt=prompt, answer=answer, id=name, domain=domain, distractors=wrong)
+
+
+def _choices(record: Record) -> tuple[tuple[str, ...], int]:
+    """The choices and the number of the right one, given as a number from 0, a letter, or its own text."""
+    for field in ("choices", "answer"):
+        if field not in record.fields:
+            raise record.missing(field)
+    choices, answer = record.texts("choices"), record.fields["answer"]
+    if not 2 <= len(choices) <= len(ascii_uppercase):
+        raise record.wrong("choices", "a list of 2 to 26 texts")
+    if isinstance(answer, str) and answer in choices:
+        return choices, choices.index(answer)
+    if isinstance(answer, str) and answer.strip().isdecimal():
+        answer = int(answer)
+    elif isinstance(answer, str) and answer.strip() and answer.strip().upper() in ascii_uppercase:
+        answer = ascii_uppercase.index(answer.strip().upper())
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
+        last = len(choices) - 1
+        raise record.wrong(
+            "answer", f"a number from 0 to {last}, a letter A to {ascii_uppercase[last]}, or a choice"
+        )
+    return choices, answer
+
+
+def counterfact(records: Sequence[Record]) -> list[Fact]:
+    """CounterFact (arXiv 2202.05262): the true target is the answer, the new one the distractor.
+
+    The role is "forget". `paraphrase_prompts` become held-out prompts. Each of the
+    `neighborhood_prompts` (other subjects with the same true target) becomes a fact of its own with the role
+    "near" and an id such as "0/near/3".
+    """
+    facts = []
+    for record in records:
+        rewrite = record.inner("requested_rewrite")
+        subject, prompt = rewrite.text("subject"), rewrite.text("prompt")
+        if prompt.count("{}") != 1:
+            raise rewrite.wrong("prompt", "a text with {} once, in the place of the subject")
+        shared = {
+            "answer": rewrite.inner("target_true").text("str").strip(),
+            "distractors": (rewrite.inner("target_new").text("str").strip(),),
+            "relation": rewrite.optional("relation_id"),
+        }
+        case = record.optional("case_id")
+        case = case if case is not None else str(len(facts))
+        prompts = record.texts("paraphrase_prompts")
+        asked = prompt.replace("{}", subject)
+        facts.append(
+            _fact(record, prompt=asked, id=case, subject=subject, held_out=prompts, role="forget", **shared)
+        )
+        facts += [
+            _fact(record, prompt=near, id=f"{case}/near/{number}", role="near", **shared)
+            for number, near in enumerate(record.texts("neighborhood_prompts"))
+        ]
+    return facts
+
+
+def conceptvectors(records: Sequence[Record]) -> list[Fact]:
+    """ConceptVectors (arXiv 2406.11614): questions only; the model's own answers become the reference.
+
+    The questions about a concept have the role "forget" and ids such as "Poland/3"; its unrelated questions
+    "far" and "Poland/unrelated/3". `subject` is the concept of the record in both, so that
+    `facts.where(subject="Poland")` is one concept's test. White space around the questions is dropped.
+    """
+    facts = []
+    for record in records:
+        concept = record.text("Concept")
+        for field, role, prefix in (
+            ("QA", "forget", concept),
+            ("unrelated_QA", "far", f"{concept}/unrelated"),
+        ):
+            facts += [
+                _fact(
+                    record, prompt=text.strip(), answer=None, id=f"{prefix}/{i}", subject=concept, role=role
+                )
+                for i, text in enumerate(record.texts(field))
+            ]
+    return facts
+
+
+def _fact(record: Record, **values) -> Fact:
+    try:
+        return Fact(**values)
+    except UserError as error:
+        raise UserError(f"{record.place}: {error}") from None
+
+
+# The order is the order of guessing: the more telling fields first.
+FORMATS: dict[str, Format] = {
+    "conceptvectors": Format(conceptvectors, CONCEPT_QUESTION, frozenset({"Concept", "QA"})),
+    "counterfact": Format(counterfact, Template(), frozenset({"requested_rewrite"})),
+    "multiple-choice": Format(multiple_choice, QUESTION, frozenset({"question", "choices"})),
+    "multiple-choice-letters": Format(multiple_choice_letters, QUESTION, frozenset({"question", "choices"})),
+    "question-answer": Format(question_answer, QUESTION, frozenset({"question"})),
+    "own": Format(own, Template(), frozenset({"prompt"})),
+}
+
+
+def interpret(records: Sequence[Record], format: str | None) -> tuple[list[Fact], Template, str]:
+    """The facts in the records, their template, and the name of the format, which is guessed where None.
+
+    The first record may be a header of the own format: {"template": {"prompt": ..., "answer": ...}}.
+
+    Raises:
+        UserError: unknown format, nothing known that fits, or a record that the format's reader refuses.
+    """
+    if format is not None and format not in FORMATS:
+        raise UserError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
+    header = _header(records[0])
+    if header is not None:
+        format, records = format or "own", records[1:]
+        if not records:
+            raise UserError("there is a template but no fact after it")
+    name = format or _guess(records[0])
+    template = FORMATS[name].template if header is None else header
+    return FORMATS[name].read(records), template, name
+
+
+def _header(record: Record) -> Template | None:
+    if set(record.fields) != {"template"}:
+        return None
+    try:
+        return replace(Template(), **record.inner("template").fields)
+    except (TypeError, UserError) as error:
+        raise UserError(f"{record.place}: not a template ({error})") from None
+
+
+def _guess(record: Record) -> str:
+    for name, format in FORMATS.items():
+        if format.known_by <= set(record.fields):
+            return name
+    have = ", ".join(map(repr, record.fields)) or "no field"
+    raise UserError(
+        f"{record.place}: no known format has these fields: {have}; known are {', '.join(FORMATS)}"
+    )

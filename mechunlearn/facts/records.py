@@ -1,0 +1,174 @@
+"""From a file to records: rows of named fields that know where they stand, so that every error can say it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """The fields of one row and its place ("facts.jsonl, line 3")."""
+
+    fields: dict[str, Any]
+    place: str
+
+    def missing(self, field: str, hint: str = "") -> UserError:
+        """The error for a field that is not there."""
+        have = ", ".join(map(repr, self.fields)) or "no field"
+        return UserError(f"{self.place}: the field {field!r} is missing; it has {have}{hint}")
+
+    def wrong(self, field: str, wanted: str) -> UserError:
+        """The error for a field that holds something else than `wanted`."""
+        return UserError(
+            f"{self.place}: the field {field!r} must be {wanted}, not {self.fields[field]!r:.80}"
+        )
+
+    def text(self, field: str) -> str:
+        """A text that must be there."""
+        if field not in self.fields:
+            raise self.missing(field)
+        value = self.fields[field]
+        if not isinstance(value, str):
+            raise self.wrong(field, "a text")
+        if not value.strip():
+            raise UserError(f"{self.place}: the field {field!r} is empty")
+        return value
+
+    def optional(self, field: str) -> str | None:
+        """A text, a number taken as text, or None where the field is absent or null."""
+        value = self.fields.get(field)
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        raise self.wrong(field, "a text")
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts, one text taken as a list of one, or () where the field is absent or null."""
+        value = self.fields.get(field)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            return tuple(value)
+        raise self.wrong(field, "a list of texts")
+
+    def whole_number(self, field: str) -> int | None:
+        """An integer, or None where the field is absent or null."""
+        value = self.fields.get(field)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise self.wrong(field, "a whole number")
+
+    def inner(self, field: str) -> Record:
+        """The record inside a field."""
+        if field not in self.fields:
+            raise self.missing(field)
+        if not isinstance(self.fields[field], dict):
+            raise self.wrong(field, "an object")
+        return Record(self.fields[field], f"{self.place}, {field}")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The rows of a JSON array, of JSON lines, of an object around one list of rows, or of a .csv file.
+
+    Raises:
+        UserError: no such file, a folder, not UTF-8, empty, or malformed (with the line).
+    """
+    text = _read_text(path)
+    if path.suffix.lower() == ".csv":
+        records = _csv(text, path.name)
+    elif text.lstrip().startswith("["):
+        records = _items(_parse(text, path.name), path.name)
+    else:
+        records = _lines_or_object(text, path.name)
+    if not records:
+        raise UserError(f"{path} holds no facts")
+    return records
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file of facts")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8 text") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    return text
+
+
+def _parse(text: str, place: str, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UserError(f"{place}, line {line}, column {error.colno}: not valid JSON ({error.msg})") from None
+
+
+def _record(value: Any, place: str) -> Record:
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: a fact is an object of named fields, not {value!r:.80}")
+    return Record(value, place)
+
+
+def _items(values: list[Any], name: str) -> list[Record]:
+    return [_record(value, f"{name}, item {number}") for number, value in enumerate(values, start=1)]
+
+
+def _lines_or_object(text: str, name: str) -> list[Record]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        # JSON lines end at \n only: texts may hold other characters that splitlines() takes for line ends.
+        lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return [_record(_parse(line, name, number), f"{name}, line {number}") for number, line in lines]
+    wrapped = (
+        [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
+    )
+    if len(wrapped) == 1 and wrapped[0] and all(isinstance(item, dict) for item in wrapped[0]):
+        return _items(wrapped[0], name)
+    return [_record(whole, f"{name}, line 1")]
+
+
+def _csv(text: str, name: str) -> list[Record]:
+    """Rows of a CSV file; an empty cell counts as absent, a cell that starts with "[" is a JSON list."""
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    records = []
+    try:
+        for row in rows:
+            place = f"{name}, line {rows.line_num}"
+            if None in row:
+                raise UserError(
+                    f"{place}: more cells than columns; put quotes around a text that holds a comma"
+                )
+            records.append(Record({field: _cell(cell) for field, cell in row.items() if cell}, place))
+    except csv.Error as error:
+        raise UserError(f"{name}, line {rows.line_num}: not valid CSV ({error})") from None
+    return records
+
+
+def _cell(cell: str) -> Any:
+    if not cell.startswith("["):
+        return cell
+    try:
+        value = json.loads(cell)
+    except json.JSONDecodeError:
+        return cell  # a text that happens to start with a bracket
+    return value if isinstance(value, list) else cell
