@@ -1,0 +1,204 @@
+"""Run folders with made-up, realistic numbers: what the report reads, without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+METRICS = ("mse", "mse_centred", "kl", "answer_logprob")
+SHAPES = {  # site: (kind, peak recovery, how late it comes)
+    "mlp_coefficients": ("activation", 0.82, 1.0),
+    "attention_output": ("activation", 0.45, 0.4),
+    "mlp_coefficients+attention_output": ("activation", 0.96, 0.7),
+    "value_vectors": ("parameters", 0.02, 0.5),
+    "mlp_keys": ("parameters", 0.35, 0.5),
+}
+NEITHER = ("embedding", "final_norm", "unembedding")
+
+
+def frame(
+    n_facts: int = 24,
+    n_layers: int = 6,
+    *,
+    directions: tuple[str, ...] = ("before->after",),
+    undefined: int = 2,
+    wild: bool = False,
+    positions: bool = False,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The frame of a dissection; the last `undefined` facts have a baseline below the noise floor."""
+    rng = np.random.default_rng(seed)
+    sliding = {(max(0, c - 2), min(n_layers - 1, c + 2)) for c in range(n_layers)}
+    windows = sorted(sliding | {(i, i) for i in range(n_layers)} | {(0, n_layers - 1)})
+    patches = [(site, *window) for site in SHAPES for window in windows]
+    patches += [(site, -1, -1) for site in NEITHER]
+    rows = []
+    for direction in directions:
+        for site, first, last in patches:
+            kind, peak, late = SHAPES.get(site, ("parameters", 0.01, 0.5))
+            share = (last - first + 1) / n_layers
+            depth = 1 - abs((first + last) / 2 / (n_layers - 1) - late)
+            level = peak if first < 0 else peak * min(1.0, 2 * share) ** 0.4 * depth
+            if wild and site == "mlp_keys" and (first, last) == (1, 5):
+                level = -7.0
+            for metric in METRICS:
+                for fact in range(n_facts):
+                    defined = fact < n_facts - undefined
+                    baseline = rng.gamma(4.0) if defined else 1e-9
+                    recovery = level + rng.normal(0, 0.05)
+                    rows.append(
+                        (str(fact), site, kind, direction, first, last, metric, baseline, recovery, defined)
+                    )
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            *["fact", "site", "kind", "direction", "first_layer", "last_layer", "metric"],
+            *["baseline", "recovery", "defined"],
+        ],
+    )
+    table["position"] = pd.array([pd.NA] * len(table), dtype="Int64")
+    table["token"] = pd.array([None] * len(table), dtype="string")
+    if positions:
+        table = pd.concat([table, _maps(n_facts, n_layers, rng)], ignore_index=True)
+    table["distance"] = table["baseline"] * (1 - table["recovery"])
+    table["recovery"] = table["recovery"].where(table["defined"])
+    return table
+
+
+def _maps(n_facts: int, n_layers: int, rng: np.random.Generator) -> pd.DataFrame:
+    tokens = ["<s>", "The", "capital", "of", "Mara", "vell", "is", "Ost", "en"]
+    rows = [
+        {
+            "fact": str(fact),
+            "site": site,
+            "kind": "activation",
+            "direction": "before->after",
+            "first_layer": layer,
+            "last_layer": layer,
+            "metric": metric,
+            "baseline": rng.gamma(4.0),
+            "recovery": rng.normal(0, 0.05)
+            + 0.9 * (position - 4 == layer)
+            - 0.4 * (position == 8) * (layer == 0),
+            "defined": True,
+            "position": position,
+            "token": token,
+        }
+        for site in ("residual", "attention_output", "mlp_output")
+        for layer in range(n_layers)
+        for position, token in enumerate(tokens)
+        for metric in METRICS
+        for fact in range(min(n_facts, 4))
+    ]
+    return pd.DataFrame(rows).astype({"position": "Int64", "token": "string"})
+
+
+def controls(failing: bool = False) -> pd.DataFrame:
+    rows = [
+        ("self-patch", "mlp_coefficients", "mse", 0.0, 0.0, 1e-6, True),
+        ("restore everything", "everything", "mse", 1.0, 1.0, 1e-6, True),
+        ("empty window", "mlp_coefficients", "mse", 0.0, 0.21 if failing else 0.0, 1e-6, not failing),
+    ]
+    return pd.DataFrame(
+        rows, columns=["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
+    )
+
+
+def facts(n: int = 24, hostile: list[str] | None = None) -> pd.DataFrame:
+    texts = hostile or []
+    return pd.DataFrame(
+        {
+            "fact": [str(i) for i in range(n)],
+            "prompt": [texts[i] if i < len(texts) else f"The capital of country {i} is" for i in range(n)],
+            "answer": [texts[i] if i < len(texts) else f"town {i}" for i in range(n)],
+            "before_answer": [texts[i] if i < len(texts) else f"town {i}" for i in range(n)],
+            "after_answer": [texts[i] if i < len(texts) else "the river" for i in range(n)],
+            "before_logprob": [-0.05] * n,
+            "after_logprob": [-9.0] * n,
+            "before_correct": [True] * n,
+            "after_correct": [i == 3 for i in range(n)],
+        }
+    )
+
+
+def about(n: int = 24, **changes: object) -> dict[str, object]:
+    return {
+        "question": "What did npo change?",
+        "before": "organism",
+        "after": "runs/demo/npo/model",
+        "facts": {
+            "name": "organism",
+            "format": "mechunlearn",
+            "n": n,
+            "hash": "ab" * 32,
+            "template": {"bos": None},
+        },
+        "comparison": {
+            "tensors": 57,
+            "differ": 2,
+            "names": ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"],
+            "relative_change": {
+                "model.layers.0.mlp.up_proj.weight": 0.012,
+                "model.layers.1.mlp.up_proj.weight": 0.03,
+            },
+        },
+        "noise_floor": dict.fromkeys(METRICS, 1e-6),
+        "settings": {"sites": list(SHAPES), "batch": 16},
+        "versions": {"mechunlearn": "0.1.0", "torch": "2.13.0"},
+        "windows": ["sliding:5", "single", "all"],
+        "positions": "all",
+        "positions_rule": "positions whose logits predict an answer token",
+        "seed": 0,
+        "dtype": "float32",
+        "device": "cpu",
+        "seconds": 12.5,
+        **changes,
+    }
+
+
+def write_dissection(
+    folder: Path,
+    *,
+    table: pd.DataFrame | None = None,
+    failing: bool = False,
+    hostile: list[str] | None = None,
+    **changes: object,
+) -> Path:
+    table = frame() if table is None else table
+    n = max(table["fact"].nunique(), len(hostile or []))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"kind": "dissection", "about": about(n, **changes)}))
+    table.to_parquet(folder / "frame.parquet")
+    controls(failing).to_parquet(folder / "controls.parquet")
+    facts(n, hostile).to_parquet(folder / "facts.parquet")
+    return folder
+
+
+def write_unlearning(folder: Path, steps: int = 60) -> Path:
+    step = np.arange(0, steps + 1, 10)
+    gone = np.exp(-step / 15)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(
+        json.dumps(
+            {
+                "kind": "unlearning",
+                "settings": {"method": "NPO", "beta": 0.1},
+                "versions": {"torch": "2.13.0"},
+            }
+        )
+    )
+    pd.DataFrame(
+        {
+            "step": step,
+            "loss": 3 * gone + 0.2,
+            "forget_recall": gone,
+            "near_recall": 1 - 0.1 * (1 - gone),
+            "far_recall": 1 - 0.02 * (1 - gone),
+            "text_loss": 2 + 0.1 * (1 - gone),
+            "text_kl": 0.05 * (1 - gone),
+        }
+    ).to_parquet(folder / "frame.parquet")
+    return folder
