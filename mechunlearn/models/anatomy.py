@@ -1,0 +1,113 @@
+"""What a model is made of: every parameter that its forward pass reads, with its layer and its role.
+
+Roles are the parameter sites of the house. They partition the parameters, so that what one site does not restore
+another does, and "restore everything" leaves nothing behind.
+
+Some checkpoints store query, key and value (or gate and up) as one fused matrix. TransformerLens splits it when it
+wraps the model and computes with the parts; the fused original stays behind unread. Only the parts count here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+ATTENTION_ROLES = {
+    "q": "attention_qk", "k": "attention_qk", "q_norm": "attention_qk", "k_norm": "attention_qk",
+    "v": "attention_ov", "o": "attention_ov",
+}  # fmt: skip
+MLP_ROLES = {"gate": "mlp_keys", "in": "mlp_keys", "out": "value_vectors"}
+OUTER_ROLES = {
+    "embed": "embedding", "pos_embed": "embedding", "ln_final": "final_norm", "unembed": "unembedding",
+}  # fmt: skip
+FUSED = ("qkv", "gate_up")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter that the forward pass reads.
+
+    `path` is its TransformerLens name (`blocks.3.mlp.out.weight`), `name` the one of the Hugging Face module
+    (`model.layers.3.mlp.down_proj.weight`). `layer` is -1 outside the blocks. `roles` holds one role, or two where
+    embedding and unembedding are tied to one tensor. `features` is the axis that the parameter's input runs along.
+    """
+
+    path: str
+    name: str
+    layer: int
+    roles: tuple[str, ...]
+    tensor: nn.Parameter
+    features: int
+
+
+def slots(model: TransformerBridge) -> tuple[Slot, ...]:
+    """Every parameter that the forward pass reads, once, in the order of the model."""
+    named: dict[int, Slot] = {}
+    for path, layer, role, parameter, features in _walk(model):
+        known = named.get(id(parameter))
+        roles = (*known.roles, role) if known and role not in known.roles else (role,)
+        first = known or Slot(path, path, layer, roles, parameter, features)
+        named[id(parameter)] = Slot(first.path, first.name, first.layer, roles, parameter, first.features)
+
+    unread = {id(parameter) for parameter in fused_parameters(model)}
+    found = []
+    for raw, parameter in model.original_model.named_parameters():
+        name = raw.replace("._original_component", "")
+        if id(parameter) in named:
+            slot = named[id(parameter)]
+            found.append(Slot(slot.path, name, slot.layer, slot.roles, parameter, slot.features))
+        elif id(parameter) not in unread:
+            layer = re.search(r"\.(\d+)\.", name)
+            found.append(Slot(name, name, int(layer[1]) if layer else -1, ("other",), parameter, -1))
+    return tuple(found)
+
+
+def _walk(model: TransformerBridge) -> Iterator[tuple[str, int, str, nn.Parameter, int]]:
+    for name, role in OUTER_ROLES.items():
+        if name in model._modules:
+            yield from _parameters(model._modules[name], name, -1, role)
+    for layer, block in enumerate(model.blocks):
+        for name, component in block.submodules.items():
+            path = f"blocks.{layer}.{name}"
+            if name.startswith("ln"):
+                yield from _parameters(component, path, layer, "norms")
+                continue
+            roles = {"attn": ATTENTION_ROLES, "mlp": MLP_ROLES}.get(name, {})
+            for part, sub in component.submodules.items():
+                if part in roles:
+                    yield from _parameters(sub, f"{path}.{part}", layer, roles[part])
+
+
+def _parameters(
+    component: nn.Module | None, path: str, layer: int, role: str
+) -> Iterator[tuple[str, int, str, nn.Parameter, int]]:
+    original = getattr(component, "original_component", None)
+    if original is None:
+        return
+    # GPT-2's Conv1D keeps its weight as [in, out], every other linear layer as [out, in].
+    features = 0 if type(original).__name__ == "Conv1D" else -1
+    for leaf, parameter in original.named_parameters():
+        yield f"{path}.{leaf}", layer, role, parameter, features
+
+
+def fused_modules(model: TransformerBridge) -> Iterator[tuple[nn.Module, nn.Module, dict[str, nn.Module]]]:
+    """(container, fused linear module, part name -> split linear module) for every fused projection."""
+    for block in model.blocks:
+        attention, mlp = block.submodules.get("attn"), block.submodules.get("mlp")
+        if attention is not None and "qkv" in attention.submodules:
+            fused = attention.submodules["qkv"].original_component
+            yield attention, fused, {part: attention.submodules[part].original_component for part in "qkv"}
+        if mlp is not None and hasattr(mlp, "split_gate_up_matrix"):
+            fused = getattr(mlp.original_component, mlp.fused_attr)
+            fused = getattr(fused, "original_component", fused)
+            yield mlp, fused, {part: mlp.submodules[part].original_component for part in ("gate", "in")}
+
+
+def fused_parameters(model: TransformerBridge) -> Iterator[nn.Parameter]:
+    """The fused originals, which the forward pass no longer reads."""
+    for _, fused, _ in fused_modules(model):
+        yield from fused.parameters()

@@ -1,0 +1,168 @@
+"""Run folders: what a long job leaves behind, whole or not at all, so that it can be interrupted at any moment.
+
+    run.json        kind, settings, versions, and when it is done: what was found ("about")
+    units/*.parquet the finished pieces of the job; never computed twice
+    *.parquet       the finished frames
+
+A file appears under its name only when it is complete: written beside it, flushed to disk, renamed.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from .errors import UserError
+
+PACKAGES = ("mechunlearn", "torch", "transformers", "transformer-lens", "accelerate", "numpy", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_atomically(path: str | Path, content: bytes) -> Path:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        UserError: it cannot be written (no space, no permission); nothing is left behind.
+    """
+    path = Path(path)
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(unfinished).chmod(0o644)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        if unfinished is not None:
+            Path(unfinished).unlink(missing_ok=True)
+    return path
+
+
+def write_frame(path: str | Path, frame: pd.DataFrame) -> Path:
+    """Write a frame as Parquet, whole or not at all."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return write_atomically(path, buffer.getvalue())
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a frame.
+
+    Raises:
+        UserError: no such file, or not a Parquet file.
+    """
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; the run is not finished, or this is not a run folder") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+class RunFolder:
+    """One job's folder, made or gone on with.
+
+    Raises:
+        UserError: the folder holds something else, or a run of other settings.
+    """
+
+    def __init__(self, path: str | Path, kind: str, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.kind = kind
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        if self.path.is_file():
+            raise UserError(f"{self.path}: is a file; give a folder for the run")
+        if (self.path / "run.json").exists():
+            self._check(read_run(self.path))
+            return
+        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise UserError(f"{self.path}: not empty, and not a run folder (no run.json); give a new folder")
+        self._write({})
+
+    def _check(self, found: dict[str, Any]) -> None:
+        if found.get("kind") != self.kind:
+            raise UserError(f"{self.path}: holds a run of kind {found.get('kind')!r}, not {self.kind!r}; give a new folder")
+        theirs = found.get("settings", {})
+        for key in sorted({*self.settings, *theirs}):
+            if self.settings.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{self.path}: holds a run of other settings ({key} was {_short(theirs.get(key))}, now "
+                    f"{_short(self.settings.get(key))}); give a new folder, or the same settings to go on"
+                )
+
+    def _write(self, about: Mapping[str, Any]) -> None:
+        content = {"kind": self.kind, "settings": self.settings, "versions": versions(), "about": about}
+        write_json(self.path / "run.json", content)
+
+    def unit(self, name: str) -> pd.DataFrame | None:
+        """A finished piece of the job, or None."""
+        path = self.path / "units" / f"{name}.parquet"
+        return read_frame(path) if path.exists() else None
+
+    def finish_unit(self, name: str, frame: pd.DataFrame) -> None:
+        """Keep a finished piece."""
+        write_frame(self.path / "units" / f"{name}.parquet", frame)
+
+    @property
+    def finished(self) -> bool:
+        return bool(read_run(self.path).get("about"))
+
+    def finish(self, about: Mapping[str, Any], **frames: pd.DataFrame) -> None:
+        """Write the frames, then mark the run as finished."""
+        for name, frame in frames.items():
+            write_frame(self.path / f"{name}.parquet", frame)
+        self._write(about)
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Write JSON for people to read, whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    return write_atomically(path, text.encode("utf-8"))
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The run.json of a run folder.
+
+    Raises:
+        UserError: there is none, or it is not readable.
+    """
+    path = Path(folder) / "run.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a run folder (no run.json)") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable ({error})") from error
+    if not isinstance(content, dict) or "kind" not in content:
+        raise UserError(f"{path}: not a run of mechunlearn (no field 'kind')")
+    return content
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

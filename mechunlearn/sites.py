@@ -1,0 +1,165 @@
+"""Sites: the places where one model's values can be put into the other.
+
+An activation site names TransformerLens hooks, a parameter site names roles of parameters (see models.anatomy).
+
+    name                             kind         what
+    mlp_coefficients                 activation   blocks.l.mlp.hook_post, the input of the down-projection
+    attention_output                 activation   blocks.l.hook_attn_out, what attention adds to the residual
+    mlp_output                       activation   blocks.l.hook_mlp_out
+    residual                         activation   blocks.l.hook_resid_pre
+    head_output                      activation   blocks.l.attn.hook_z, all heads or head_output[0,3]
+    value_vectors                    parameters   down-projection and its bias (rows: value_vectors[17])
+    mlp_keys                         parameters   gate and up projection
+    attention_qk / _ov / attention   parameters   query and key / value and output / all of them
+    norms, block                     parameters   a block's norms / all of a block
+    embedding, unembedding, final_norm, everything
+
+`a+b` patches activation sites together; a TransformerLens hook name (`blocks.{l}.attn.hook_q` for every layer,
+`blocks.3.attn.hook_q` for one) is an activation site; anything else is a regular expression over parameter names.
+`[i,j]` selects along the last axis (neurons; heads for `head_output`) of an activation, or value vectors by index.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from .errors import UserError
+from .models import Slot, slots
+
+ACTIVATIONS = {
+    "mlp_coefficients": "blocks.{l}.mlp.hook_post",
+    "attention_output": "blocks.{l}.hook_attn_out",
+    "mlp_output": "blocks.{l}.hook_mlp_out",
+    "residual": "blocks.{l}.hook_resid_pre",
+    "head_output": "blocks.{l}.attn.hook_z",
+}
+BLOCK_ROLES = ("value_vectors", "mlp_keys", "attention_qk", "attention_ov", "norms", "other")
+PARAMETERS = {
+    "value_vectors": ("value_vectors",),
+    "mlp_keys": ("mlp_keys",),
+    "attention_qk": ("attention_qk",),
+    "attention_ov": ("attention_ov",),
+    "attention": ("attention_qk", "attention_ov"),
+    "norms": ("norms",),
+    "block": BLOCK_ROLES,
+    "embedding": ("embedding",),
+    "unembedding": ("unembedding",),
+    "final_norm": ("final_norm",),
+    "everything": (*BLOCK_ROLES, "embedding", "unembedding", "final_norm"),
+}
+OUTSIDE_BLOCKS = ("embedding", "unembedding", "final_norm", "everything")
+DEFAULT = (
+    "mlp_coefficients", "attention_output", "mlp_coefficients+attention_output",
+    "value_vectors", "mlp_keys", "attention", "embedding", "unembedding",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place to intervene, resolved against a model.
+
+    `hooks` maps a layer to the hook names written there (activation sites); `slots` are the parameters put back
+    (parameter sites). `layered` is False for sites that lie outside the blocks: those have one patch and no window.
+    `select` picks indices along the last axis (neurons, heads, value vectors); empty means all.
+    """
+
+    name: str
+    kind: str  # "activation" | "parameters"
+    hooks: dict[int, tuple[str, ...]]
+    slots: tuple[Slot, ...]
+    layered: bool
+    select: tuple[int, ...] = ()
+
+    def layers(self) -> tuple[int, ...]:
+        """The layers that the site exists in."""
+        found = self.hooks if self.kind == "activation" else {slot.layer for slot in self.slots}
+        return tuple(sorted(layer for layer in found if layer >= 0))
+
+
+def resolve(name: str, model: TransformerBridge) -> Site:
+    """The site of that name in this model.
+
+    Raises:
+        UserError: the architecture has no such site, or an index lies outside it.
+    """
+    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[\d,\s]+)\]", name)
+    base = match["base"] if match else name
+    select = tuple(int(i) for i in match["index"].split(",") if i.strip()) if match else ()
+    if all(part in ACTIVATIONS or "hook_" in part for part in base.split("+")):
+        site = _activation(base, model)
+    else:
+        site = _parameters(base, model)
+    return replace(site, name=name, select=_checked(name, base, select, model)) if select else site
+
+
+def available(model: TransformerBridge) -> dict[str, bool]:
+    """Every named site, and whether this architecture has it."""
+    found = {}
+    for name in (*ACTIVATIONS, *PARAMETERS):
+        try:
+            resolve(name, model)
+            found[name] = True
+        except UserError:
+            found[name] = False
+    return found
+
+
+def _activation(name: str, model: TransformerBridge) -> Site:
+    layers = range(model.cfg.n_layers)
+    hooks: dict[int, tuple[str, ...]] = {}
+    known = model.hook_dict
+    for part in name.split("+"):
+        template = ACTIVATIONS.get(part, part)
+        fixed = re.match(r"blocks\.(\d+)\.", template)
+        if not fixed and "{l}" not in template:
+            raise UserError(f"site {part!r}: not a hook inside a block; write it as blocks.{{l}}.… or blocks.3.…")
+        for layer in [int(fixed[1])] if fixed else layers:
+            hook = template.replace("{l}", str(layer))
+            if hook not in known:
+                raise UserError(f"site {part!r}: {_architecture(model)} has no {hook}")
+            hooks[layer] = (*hooks.get(layer, ()), hook)
+    return Site(name, "activation", hooks, (), layered=True)
+
+
+def _parameters(name: str, model: TransformerBridge) -> Site:
+    everything = slots(model)
+    if name in PARAMETERS:
+        chosen = tuple(slot for slot in everything if set(slot.roles) & set(PARAMETERS[name]))
+        if not chosen:
+            raise UserError(f"site {name!r}: {_architecture(model)} has no such parameters")
+        return Site(name, "parameters", {}, chosen, layered=name not in OUTSIDE_BLOCKS)
+    try:
+        pattern = re.compile(name)
+    except re.error as error:
+        raise UserError(f"site {name!r}: neither a site, a hook name nor a regular expression ({error})") from error
+    chosen = tuple(slot for slot in everything if pattern.search(slot.name) or pattern.search(slot.path))
+    if not chosen:
+        raise UserError(
+            f"site {name!r}: no such site, and as a regular expression it matches no parameter of {_architecture(model)}; "
+            f"sites are {', '.join((*ACTIVATIONS, *PARAMETERS))}; parameters look like {everything[1].name}"
+        )
+    inside = {slot.layer >= 0 for slot in chosen}
+    return Site(name, "parameters", {}, chosen, layered=inside == {True})
+
+
+def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBridge) -> tuple[int, ...]:
+    widths = {
+        "mlp_coefficients": model.cfg.d_mlp,
+        "value_vectors": model.cfg.d_mlp,
+        "head_output": model.cfg.n_heads,
+        "attention_output": model.cfg.d_model,
+        "mlp_output": model.cfg.d_model,
+        "residual": model.cfg.d_model,
+    }
+    if base not in widths:
+        raise UserError(f"site {name!r}: indices can be given for {', '.join(widths)} only")
+    if max(select) >= widths[base]:
+        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has {widths[base]} (0 to {widths[base] - 1})")
+    return select
+
+
+def _architecture(model: TransformerBridge) -> str:
+    return type(model.original_model).__name__
