@@ -41,7 +41,8 @@ def plot_positions(
         frame = frame[frame["fact"] == fact]
     frame, direction = choose(frame, metric, direction)
     summary = summarise(frame, draws=1)
-    ticks = {int(p): _tick(tokens, int(p)) for p, tokens in frame.groupby("position")["token"]}
+    places = sorted({int(place) for place in frame["position"]})
+    ticks = {place: _tick(frame.loc[frame["position"] == place, "token"], place) for place in places}
     sites = list(dict.fromkeys(summary["site"]))
     figure = make_subplots(
         rows=len(sites),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-NOTHING, PART, MUCH, NEARLY_ALL = 0.1, 0.3, 0.6, 0.85  # shares of the way from after back to before
+from .peaks import MUCH, NOTHING, PART, Peak, amount, name, peaks
+
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has
 # computed
@@ -15,15 +16,13 @@ STATES = ("mlp_coefficients+attention_output", "mlp_coefficients", "attention_ou
 WHOLE = ("everything", "block", "residual")
 LIMITS = (
     "A patched state already holds everything the donor computed upstream. Its recovery shows where the "
-    "answer "
-    "can be put back in, not which weights changed, nor that the recipient could still compute it by itself.",
+    "answer can be put back in, not which weights changed, nor that the recipient could still compute it by "
+    "itself.",
     "Restored parameters run on the recipient's own activations, which may be far from what they were "
-    "trained "
-    "on. The curves of states and of parameters answer different questions and are not to be ranked against "
-    "each other.",
+    "trained on. The curves of states and of parameters answer different questions and are not to be ranked "
+    "against each other.",
     "Weights that would undo the change are not unique: a site that restores the answer is a sufficient "
-    "place "
-    "to intervene, not the only one, and not proof that the knowledge is stored there.",
+    "place to intervene, not the only one, and not proof that the knowledge is stored there.",
     "The answer is read by feeding the expected answer itself (teacher forcing), so every model sees its "
     "beginning; behaviour when the model writes freely may differ.",
     "The peak is the best of many windows, chosen on the same facts as its interval: read it as an upper "
@@ -32,38 +31,6 @@ LIMITS = (
     "Whether knowledge can be brought back by training or by prompts is not measured here: no recovery by "
     "patching is no proof of erasure, and recovery by patching is no attack.",
 )
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The window in which one site recovers most, and what the site recovers over all layers at once."""
-
-    site: str
-    kind: str
-    first_layer: int
-    last_layer: int
-    value: float
-    low: float
-    high: float
-    lowest: float  # over the site's windows
-    all_layers: float | None
-    single: float | None  # the best single layer
-    single_layer: int | None
-    other: float  # the ratio of means where `value` is the mean of ratios
-    n: int
-    n_undefined: int
-
-    @property
-    def where(self) -> str:
-        if self.first_layer < 0:
-            return "no layers"
-        if self.first_layer == self.last_layer:
-            return f"layer {self.first_layer}"
-        return f"layers {self.first_layer}–{self.last_layer}"
-
-    @property
-    def defined(self) -> bool:
-        return self.n > 0
 
 
 @dataclass(frozen=True)
@@ -99,71 +66,12 @@ class Words:
         )
 
 
-def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
-    """The peak of every site among the rows of one metric and direction, in the rows' order of sites.
-
-    The peak is sought over windows that leave some layer out, where the site has such: all layers at once
-    say whether, not where.
-    """
-    last = int(rows["last_layer"].max()) if len(rows) else -1
-    result = []
-    for site, windows in rows.groupby("site", sort=False, observed=True):
-        everywhere = (windows["first_layer"] == 0) & (windows["last_layer"] == last)
-        parts = windows[~everywhere] if (~everywhere).any() else windows
-        defined = parts[parts["mean_of_ratios"].notna()]
-        best = defined.loc[defined["mean_of_ratios"].idxmax()] if len(defined) else parts.iloc[0]
-        one = windows[(windows["first_layer"] >= 0) & (windows["first_layer"] == windows["last_layer"])]
-        one = one[one["mean_of_ratios"].notna()]
-        single = one.loc[one["mean_of_ratios"].idxmax()] if len(one) else None
-        result.append(
-            Peak(
-                site=str(site),
-                kind=str(best["kind"]),
-                first_layer=int(best["first_layer"]),
-                last_layer=int(best["last_layer"]),
-                value=float(best["mean_of_ratios"]),
-                low=float(best["mean_low"]),
-                high=float(best["mean_high"]),
-                lowest=float(windows["mean_of_ratios"].min()),
-                all_layers=float(windows.loc[everywhere, "mean_of_ratios"].iloc[0])
-                if everywhere.any()
-                else None,
-                single=None if single is None else float(single["mean_of_ratios"]),
-                single_layer=None if single is None else int(single["first_layer"]),
-                other=float(best["ratio_of_means"]),
-                n=int(best["n"]),
-                n_undefined=int(best["n_undefined"]),
-            )
-        )
-    return tuple(result)
-
-
-def amount(value: float) -> str:
-    """A recovery in words."""
-    if value >= NEARLY_ALL:
-        return "nearly everything"
-    if value >= MUCH:
-        return "much"
-    if value >= PART:
-        return "a part"
-    return "little" if value >= NOTHING else "next to nothing"
-
-
-def name(site: str) -> str:
-    """A site as it reads in a sentence."""
-    known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}
-    return known.get(
-        site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV")
-    )
-
-
 def _headline(found: tuple[Peak, ...]) -> str:
     defined = [peak for peak in found if peak.defined]
     if not defined:
         return (
             "Undefined: on these facts the two models differ by less than the noise floor, so there is "
-            "nothing "
-            "to recover."
+            "nothing to recover."
         )
     states = [peak for peak in defined if peak.kind == "activation" and peak.site not in WHOLE]
     named = [peak for peak in states if peak.site in STATES]
@@ -186,8 +94,7 @@ def _on_states(states: list[Peak]) -> str:
         )
     return (
         f"The answer can be put back: {amount(best.value)} of it returns ({best.value:.2f}) when the after "
-        "model is "
-        f"given the before model's {name(best.site)} in {best.where}."
+        f"model is given the before model's {name(best.site)} in {best.where}."
     )
 
 
@@ -200,21 +107,20 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...]) -> list[str]
         if coefficients is not None and coefficients.value >= MUCH:
             text += (
                 ", while the after model's own value vectors still turn the before model's coefficients "
-                "into the answer: "
-                "what they store was left in place, and what changed is which of it is called up"
+                "into the answer: what they store was left in place, and what changed is which of it is "
+                "called up"
             )
         sentences.append(text + ".")
     best = max(parameters, key=lambda peak: peak.value, default=None)
     if best is not None and best.value >= PART:
         sentences.append(
-            f"Among parameters, restoring {name(best.site)}{_in(best)} alone undoes {amount(best.value)} "
-            f"of the change ({best.value:.2f})."
+            f"Among parameters, restoring {name(best.site)}{_in(best)} alone undoes {amount(best.value)} of "
+            f"the change ({best.value:.2f})."
         )
     elif best is not None and (len(parameters) > 1 or not sentences):
         sentences.append(
             f"No group of parameters tried undoes more than {amount(best.value)} of the change by itself "
-            f"(at most {best.value:.2f}"
-            f", {name(best.site)})."
+            f"(at most {best.value:.2f}, {name(best.site)})."
         )
     return sentences
 
@@ -250,8 +156,8 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
         text = (
             f"{name(peak.site)}: {what} the {donor} model's{place} recovers {peak.value:.2f}{_interval(peak)}"
         )
-        if peak.all_layers is not None:
-            text += f", {peak.all_layers:.2f} in all layers at once" if place else ""
+        if peak.all_layers is not None and place:
+            text += f", {peak.all_layers:.2f} in all layers at once"
         if peak.lowest < -NOTHING:
             text += f"; in its worst window it moves away from the {donor} model ({peak.lowest:.2f})"
         sentences.append(text + ".")
@@ -283,14 +189,12 @@ def _behaviour_warnings(facts: pd.DataFrame | None) -> list[str]:
     if before < 0.5:
         warnings.append(
             f"The before model itself answers only {before:.0%} right: for facts it never knew, recovery "
-            "means "
-            "returning to its wrong answers."
+            "means returning to its wrong answers."
         )
     if after > 0.5:
         warnings.append(
             f"The after model still answers {after:.0%} right: these facts are hardly forgotten, and "
-            "recovery speaks of "
-            "shifts in the logits that did not change the answers."
+            "recovery speaks of shifts in the logits that did not change the answers."
         )
     return warnings
 
@@ -322,8 +226,7 @@ def _warnings(found: tuple[Peak, ...]) -> list[str]:
         total = max(peak.n + peak.n_undefined for peak in found)
         warnings.append(
             f"{undefined} of {total} facts are undefined (the models differ by less than the noise floor "
-            "there) and "
-            "are left out of every mean."
+            "there) and are left out of every mean."
         )
     torn = [
         peak
@@ -333,7 +236,7 @@ def _warnings(found: tuple[Peak, ...]) -> list[str]:
     if torn:
         listed = ", ".join(f"{name(peak.site)} ({peak.value:.2f} against {peak.other:.2f})" for peak in torn)
         warnings.append(
-            f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts "
-            "carry the result."
+            f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts carry "
+            "the result."
         )
     return warnings

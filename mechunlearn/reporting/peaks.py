@@ -1,0 +1,103 @@
+"""Where each site of a dissection recovers most, and how that reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+NOTHING, PART, MUCH, NEARLY_ALL = 0.1, 0.3, 0.6, 0.85  # shares of the way from after back to before
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The window in which one site recovers most, and what the site recovers over all layers at once."""
+
+    site: str
+    kind: str
+    first_layer: int
+    last_layer: int
+    value: float
+    low: float
+    high: float
+    lowest: float  # over the site's windows
+    all_layers: float | None
+    single: float | None  # the best single layer
+    single_layer: int | None
+    other: float  # the ratio of means where `value` is the mean of ratios
+    n: int
+    n_undefined: int
+
+    @property
+    def where(self) -> str:
+        if self.first_layer < 0:
+            return "no layers"
+        if self.first_layer == self.last_layer:
+            return f"layer {self.first_layer}"
+        return f"layers {self.first_layer}–{self.last_layer}"
+
+    @property
+    def defined(self) -> bool:
+        return self.n > 0
+
+
+def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
+    """The peak of every site among the rows of one metric and direction, in the rows' order of sites.
+
+    The peak is sought over windows that leave some layer out, where the site has such: all layers at once
+    say whether, not where.
+    """
+    last = int(rows["last_layer"].max()) if len(rows) else -1
+    result = []
+    for site, windows in rows.groupby("site", sort=False, observed=True):
+        everywhere = (windows["first_layer"] == 0) & (windows["last_layer"] == last)
+        parts = windows[~everywhere] if (~everywhere).any() else windows
+        defined = parts[parts["mean_of_ratios"].notna()]
+        best = _highest(defined) if len(defined) else parts.iloc[0]
+        one = windows[(windows["first_layer"] >= 0) & (windows["first_layer"] == windows["last_layer"])]
+        one = one[one["mean_of_ratios"].notna()]
+        single = _highest(one) if len(one) else None
+        result.append(
+            Peak(
+                site=str(site),
+                kind=str(best["kind"]),
+                first_layer=int(best["first_layer"]),
+                last_layer=int(best["last_layer"]),
+                value=float(best["mean_of_ratios"]),
+                low=float(best["mean_low"]),
+                high=float(best["mean_high"]),
+                lowest=float(windows["mean_of_ratios"].min()),
+                all_layers=float(windows.loc[everywhere, "mean_of_ratios"].iloc[0])
+                if everywhere.any()
+                else None,
+                single=None if single is None else float(single["mean_of_ratios"]),
+                single_layer=None if single is None else int(single["first_layer"]),
+                other=float(best["ratio_of_means"]),
+                n=int(best["n"]),
+                n_undefined=int(best["n_undefined"]),
+            )
+        )
+    return tuple(result)
+
+
+def _highest(rows: pd.DataFrame) -> pd.Series:
+    return rows.iloc[int(rows["mean_of_ratios"].to_numpy().argmax())]
+
+
+def amount(value: float) -> str:
+    """A recovery in words."""
+    if value >= NEARLY_ALL:
+        return "nearly everything"
+    if value >= MUCH:
+        return "much"
+    if value >= PART:
+        return "a part"
+    return "little" if value >= NOTHING else "next to nothing"
+
+
+def name(site: str) -> str:
+    """A site as it reads in a sentence."""
+    known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}
+    return known.get(
+        site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV")
+    )
