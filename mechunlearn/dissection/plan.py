@@ -1,0 +1,115 @@
+"""From sites and windows to arms: what each patch does to the recipient, at the least cost that gives the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import BlockBridge, ParallelBlockBridge
+
+from ..models import Slot
+from ..sites import Site
+from .arms import Arm, Write
+from .engine import Trace, donor_value
+from .windows import Family
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A site in a window; (-1, -1) for the sites outside the blocks."""
+
+    site: Site
+    first: int
+    last: int
+
+    @property
+    def layers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    def slots(self, different: frozenset[str]) -> tuple[Slot, ...]:
+        """The parameters to put back: those of the window that differ at all. The others are equal already."""
+        inside = (s for s in self.site.slots if not self.site.layered or self.first <= s.layer <= self.last)
+        return tuple(slot for slot in inside if slot.path in different)
+
+    def hooks(self) -> list[str]:
+        return [hook for layer in self.layers for hook in self.site.hooks.get(layer, ())]
+
+
+def patches(sites: Iterable[Site], windows: Iterable[Family], n_layers: int) -> list[Patch]:
+    """Every site in every window, each pair once; a site that exists in some layers only, where it exists."""
+    listed = dict.fromkeys(window for family in windows for window in family(n_layers))
+    found = []
+    for site in sites:
+        if not site.layered:
+            found.append(Patch(site, -1, -1))
+            continue
+        layers = set(site.layers())
+        found += [Patch(site, first, last) for first, last in listed if layers & set(range(first, last + 1))]
+    return found
+
+
+def hooks_to_record(chosen: Iterable[Patch]) -> set[str]:
+    """What the donor's pass must keep."""
+    return {hook for patch in chosen for hook in patch.hooks()}
+
+
+def activation_arm(patch: Patch, donor: Trace, positions: Bool[Tensor, "fact pos"] | None) -> Arm:
+    """Write the donor's activations at every hook of the site in the window."""
+    layers = [layer for layer in patch.layers if patch.site.hooks.get(layer)]
+    writes = {
+        hook: Write(donor.saved[hook], _where(donor.saved[hook], hook, patch.site.select, positions))
+        for layer in layers
+        for hook in patch.site.hooks[layer]
+    }
+    return Arm(layers[0], None, writes)
+
+
+def _where(
+    value: Tensor, hook: str, select: tuple[int, ...], positions: Bool[Tensor, "fact pos"] | None
+) -> Tensor | None:
+    where = None
+    if positions is not None:
+        where = positions.reshape(*positions.shape, *[1] * (value.dim() - 2))
+    if select:
+        # Heads lie on the last axis but one of hook_z (fact, pos, head, d_head), everything else on the last.
+        axis = 2 if hook.endswith("hook_z") else value.dim() - 1
+        chosen = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
+        chosen[list(select)] = True
+        chosen = chosen.reshape([-1 if i == axis else 1 for i in range(value.dim())])
+        where = chosen if where is None else where & chosen
+    return where
+
+
+def residual_delta_layer(model: TransformerBridge, slots: tuple[Slot, ...]) -> int | None:
+    """The layer, if restoring these parameters is one change of the residual stream behind that layer's block.
+
+    So it is for the value vectors of a single layer: what they read is the recipient's own, so the block's output
+    moves by coefficients · ΔW + Δb and no block need run again. A norm between the MLP and the residual stream
+    (Gemma 2, OLMo 2) or a scaled residual breaks it.
+    """
+    layers = {slot.layer for slot in slots}
+    if len(layers) != 1 or any(slot.roles != ("value_vectors",) for slot in slots):
+        return None
+    layer = layers.pop()
+    block = model.blocks[layer]
+    plain = type(block) in (BlockBridge, ParallelBlockBridge) and "ln2_post" not in block.submodules
+    return layer if plain else None
+
+
+def residual_delta_arm(
+    layer: int, slots: tuple[Slot, ...], donor: dict[str, Slot], select: tuple[int, ...], recipient: Trace
+) -> Arm:
+    """Value vectors of one layer as a change of the residual stream behind its block."""
+    coefficients = recipient.saved[f"blocks.{layer}.mlp.hook_post"]
+    residual = recipient.entries[layer + 1]
+    for slot in slots:
+        change = donor_value(donor[slot.path], slot, select) - slot.tensor.data
+        if change.dim() == 1:
+            residual = residual + change * (not select)
+        else:
+            residual = residual + coefficients @ (change if slot.features == 0 else change.T)
+    return Arm(layer + 1, residual)
