@@ -2,6 +2,15 @@
 
 from .fact import Fact, Template
 from .facts import Facts
-from .tokens import Tokens, paper_positions, tokenize, tokenize_texts
+from .tokens import Tokens, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
-__all__ = ["Fact", "Facts", "Template", "Tokens", "paper_positions", "tokenize", "tokenize_texts"]
+__all__ = [
+    "Fact",
+    "Facts",
+    "Template",
+    "Tokens",
+    "paper_positions",
+    "prompt_tokens",
+    "tokenize",
+    "tokenize_texts",
+]

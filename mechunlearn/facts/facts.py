@@ -203,8 +203,8 @@ class Facts(Sequence[Fact]):
 
 
 def _choose(record: Record, forget: str) -> Record:
-    """The record with the role and the fold that it has in one forget set."""
-    values = {key: value for key, value in record.fields.items() if key not in ("roles", "folds")}
+    """The fields of a fact, with the role and the fold that it has in one forget set."""
+    values = {key: value for key, value in record.fields.items() if key in Fact.__dataclass_fields__}
     values["role"] = record.inner("roles").optional(forget)
     values["fold"] = record.inner("folds").whole_number(forget)
     return Record(values, record.place)

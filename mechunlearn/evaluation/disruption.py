@@ -1,0 +1,95 @@
+"""What a change costs elsewhere: loss on general text, and divergence from a reference there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import UserError
+from ..facts import Tokens, tokenize_texts
+from .forward import Model, context_of, log_probs, logits_of, measuring, tokenizer_of
+
+
+class PerText(NamedTuple):
+    """A quantity summed over the predicted tokens of each text, in nats, and how many these are."""
+
+    total: Float[Tensor, " text"]
+    tokens: Int[Tensor, " text"]
+
+    @property
+    def mean(self) -> float:
+        """The mean over all predicted tokens."""
+        return float(self.total.double().sum() / self.tokens.sum())
+
+
+def per_text_loss(model: Model, texts: Sequence[str] | Tokens, batch_size: int = 16) -> PerText:
+    """Negative log-likelihood of the tokens of each text (a row of `Tokens`, where those are given).
+
+    Texts longer than the model's context are cut into consecutive rows and added up again.
+
+    Raises:
+        UserError: no text, a text of one token, a model without a tokenizer, logits that are not numbers.
+    """
+
+    def nll(batch: Tokens) -> Float[Tensor, " scored"]:
+        found = log_probs(logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu())
+        return -found.gather(-1, batch.targets.cpu()[:, None])[:, 0]
+
+    with measuring(model):
+        return _sum_by_text(_tokens(model, texts), nll, batch_size)
+
+
+def per_text_kl(
+    model: Model, reference: Model, texts: Sequence[str] | Tokens, batch_size: int = 16
+) -> PerText:
+    """KL(reference ‖ model) of the next-token distributions, summed over the predicted tokens of each text.
+
+    Raises as `per_text_loss` does.
+    """
+
+    def kl(batch: Tokens) -> Float[Tensor, " scored"]:
+        theirs = log_probs(logits_of(reference, batch.ids, batch.attention)[batch.predicts].cpu())
+        ours = log_probs(logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu())
+        if theirs.shape != ours.shape:
+            sizes = f"{theirs.shape[-1]} and {ours.shape[-1]}"
+            raise UserError(f"the two models have vocabularies of different sizes: {sizes}")
+        return torch.nn.functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+
+    with measuring(model, reference):
+        return _sum_by_text(_tokens(model, texts), kl, batch_size)
+
+
+def text_loss(model: Model, texts: Sequence[str] | Tokens, batch_size: int = 16) -> float:
+    """Mean negative log-likelihood per token, in nats. Raises as `per_text_loss` does."""
+    return per_text_loss(model, texts, batch_size).mean
+
+
+def text_kl(model: Model, reference: Model, texts: Sequence[str] | Tokens, batch_size: int = 16) -> float:
+    """Mean KL(reference ‖ model) per token, in nats. Raises as `per_text_loss` does."""
+    return per_text_kl(model, reference, texts, batch_size).mean
+
+
+def _tokens(model: Model, texts: Sequence[str] | Tokens) -> Tokens:
+    if isinstance(texts, Tokens):
+        return texts
+    return tokenize_texts(texts, tokenizer_of(model), context=context_of(model))
+
+
+def _sum_by_text(
+    tokens: Tokens, measure: Callable[[Tokens], Float[Tensor, " scored"]], batch_size: int
+) -> PerText:
+    """Add up what `measure` gives at each predicted token; rows with the same id are pieces of one text."""
+    number = {name: place for place, name in enumerate(dict.fromkeys(tokens.fact_ids))}
+    text_of_row = torch.tensor([number[name] for name in tokens.fact_ids])
+    total = torch.zeros(len(number), dtype=torch.float64)
+    count = torch.zeros(len(number), dtype=torch.long)
+    for first in range(0, len(tokens), batch_size):
+        batch = tokens[first : first + batch_size].trim()
+        texts = text_of_row[first : first + batch_size][batch.predicts.nonzero()[:, 0].cpu()]
+        total.index_add_(0, texts, measure(batch).double())
+        count.index_add_(0, texts, torch.ones_like(texts))
+    return PerText(total, count)

@@ -1,0 +1,86 @@
+"""Greedy answers: the reference for facts that come without one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..facts import Fact, Facts, Template, prompt_tokens
+from .forward import Model, context_of, logits_of, measuring, tokenizer_of
+
+
+def greedy_answers(
+    model: Model,
+    facts: Facts | Sequence[Fact],
+    template: Template | None = None,
+    *,
+    max_new_tokens: int = 30,
+    batch_size: int = 16,
+) -> list[str]:
+    """What the model itself says after each prompt: the most probable token, again and again.
+
+    Ends at the end-of-text token or after `max_new_tokens` (30 in arXiv 2410.06606). Only prompts of the
+    same length share a batch, so no padding can touch the result. White space around the answers is dropped.
+
+    Args:
+        model: what `load` gives (it carries its tokenizer).
+        facts: only their prompts are used.
+        template: None takes the one of `facts`, or the default for a plain list.
+
+    Raises:
+        UserError: a model without a tokenizer; a prompt that leaves no room for an answer in the context.
+    """
+    tokenizer = tokenizer_of(model)
+    template = template or (facts.template if isinstance(facts, Facts) else Template())
+    groups: dict[int, list[int]] = defaultdict(list)
+    prompts = [prompt_tokens(fact.prompt, tokenizer, template) for fact in facts]
+    context = context_of(model)
+    for number, ids in enumerate(prompts):
+        if context is not None and len(ids) + max_new_tokens > context:
+            name, needed = facts[number].id or number, f"{len(ids)} tokens and {max_new_tokens} new ones"
+            raise UserError(f"fact {name!r}: {needed} are more than the context of {context}")
+        groups[len(ids)].append(number)
+    batches = [
+        rows[first : first + batch_size]
+        for rows in groups.values()
+        for first in range(0, len(rows), batch_size)
+    ]
+    answers = [""] * len(prompts)
+    ends = _end_tokens(model, tokenizer)
+    with measuring(model):
+        for rows in tqdm(batches, desc="greedy answers", disable=len(batches) < 2, leave=False):
+            new = _generate(model, torch.tensor([prompts[row] for row in rows]), max_new_tokens, ends)
+            for row, ids in zip(rows, new.tolist(), strict=True):
+                stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+                answers[row] = tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+    return answers
+
+
+def _generate(
+    model: Model, ids: Int[Tensor, "batch pos"], steps: int, ends: set[int]
+) -> Int[Tensor, "batch new"]:
+    """Greedy continuations. Written out, because `generate` of transformers takes over a checkpoint's own
+    settings (a repetition penalty, say), with which the result is no longer the most probable token."""
+    given = ids.shape[1]
+    done = torch.zeros(len(ids), dtype=torch.bool)
+    for _ in range(steps):
+        following = logits_of(model, ids, torch.ones_like(ids))[:, -1].argmax(-1).cpu()
+        ids = torch.cat([ids, following[:, None]], 1)
+        done |= torch.tensor([token in ends for token in following.tolist()])
+        if done.all():
+            break
+    return ids[:, given:]
+
+
+def _end_tokens(model: Model, tokenizer) -> set[int]:
+    """Every token that ends a text, by the tokenizer or by the checkpoint (chat models have several)."""
+    settings = getattr(getattr(model, "original_model", model), "generation_config", None)
+    own = getattr(settings, "eos_token_id", None)
+    found = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    return {int(token) for token in found if token is not None}
