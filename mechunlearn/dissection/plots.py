@@ -80,7 +80,7 @@ def plot_recovery(
             text=f"{value} = as {name}",
             showarrow=False,
             xanchor="left",
-            yanchor="bottom",
+            yanchor="bottom" if value else "top",  # away from the curves between the two
             font={"size": 11, "color": GREY},
         )
     figure.update_layout(
@@ -207,7 +207,7 @@ def _bars(rows: pd.DataFrame, statistic: str) -> dict[str, Any]:
 def _axis(values: pd.Series) -> tuple[float, float]:
     values = values.dropna()
     lowest, highest = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-    return max(_LOWEST, min(lowest, 0.0) - 0.08), min(_HIGHEST, max(highest, 1.0) + 0.1)
+    return max(_LOWEST, min(lowest, 0.0) - 0.12), min(_HIGHEST, max(highest, 1.0) + 0.1)
 
 
 def _mark_outside(

@@ -9,12 +9,14 @@ two disagree, a few facts carry the mean of ratios.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
 from ..errors import UserError
+from ..evaluation import bootstrap_interval
 
 KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "position", "metric"]
 COLUMNS = [
@@ -72,14 +74,14 @@ def summarise(frame: pd.DataFrame, *, level: float = 0.95, draws: int = 2000, se
     result["n_undefined"] = np.bincount(group) - result["n"]
     for name in COLUMNS[8:14]:
         result[name] = np.nan
-    tail = (1 - level) / 2
     for rows, facts in _same_facts(defined):
         columns = _estimates(
             recovery[np.ix_(rows, facts)],
             distance[np.ix_(rows, facts)],
             baseline[np.ix_(rows, facts)],
-            _weights(len(facts), draws, seed),
-            (tail, 1 - tail),
+            level=level,
+            samples=draws,
+            seed=seed,
         )
         result.loc[rows, COLUMNS[8:14]] = columns
     return result[COLUMNS]
@@ -105,30 +107,22 @@ def _same_facts(defined: Bool[np.ndarray, "group fact"]) -> Iterator[tuple[np.nd
             yield rows, facts
 
 
-def _weights(n: int, draws: int, seed: int) -> Float[np.ndarray, "draw fact"]:
-    """How often each of n facts is drawn in each resampling."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
-
-
 def _estimates(
     recovery: Float[np.ndarray, "group fact"],
     distance: Float[np.ndarray, "group fact"],
     baseline: Float[np.ndarray, "group fact"],
-    weights: Float[np.ndarray, "draw fact"],
-    quantiles: tuple[float, float],
+    **resampling: Any,
 ) -> Float[np.ndarray, "group 6"]:
     """Mean of ratios, its low and high end; ratio of means, its low and high end."""
-    n = recovery.shape[1]
     result = np.full((len(recovery), 6), np.nan)
     result[:, 0] = recovery.mean(axis=1)
     result[:, 3] = 1 - distance.sum(axis=1) / baseline.sum(axis=1)
-    if n < 2:
+    if recovery.shape[1] < 2:
         return result
-    step = max(1, _CELLS_AT_ONCE // len(weights))
+    step = max(1, _CELLS_AT_ONCE // resampling["samples"])
     for start in range(0, len(recovery), step):
         part = slice(start, start + step)
-        means = recovery[part] @ weights.T / n
-        ratios = 1 - (distance[part] @ weights.T) / (baseline[part] @ weights.T)
-        result[part, 1:3] = np.quantile(means, quantiles, axis=1).T
-        result[part, 4:6] = np.quantile(ratios, quantiles, axis=1).T
+        result[part, 1], result[part, 2] = bootstrap_interval(recovery[part], **resampling)
+        low, high = bootstrap_interval(distance[part], over=baseline[part], **resampling)
+        result[part, 4], result[part, 5] = 1 - high, 1 - low
     return result

@@ -95,6 +95,11 @@ def amount(value: float) -> str:
     return "little" if value >= NOTHING else "next to nothing"
 
 
+def decimal(value: float) -> str:
+    """A recovery as it is written; never "-0.00"."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def name(site: str) -> str:
     """A site as it reads in a sentence."""
     known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .peaks import MUCH, NOTHING, PART, Peak, amount, name, peaks
+from .peaks import MUCH, NOTHING, PART, Peak, amount, decimal, name, peaks
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has
@@ -53,14 +53,17 @@ class Words:
     ) -> Words:
         """Judge the direction before->after where `summary` has it, else the only other one."""
         rows = summary[(summary["metric"] == metric) & summary["position"].isna()]
-        direction = "before->after"
-        if not (rows["direction"] == direction).any():
-            direction = "after->before"
-        found = peaks(rows[rows["direction"] == direction])
-        verdict = _headline if direction == "before->after" else _headline_reversed
+        restored, injected = (
+            peaks(rows[rows["direction"] == direction]) for direction in ("before->after", "after->before")
+        )
+        found = restored or injected
         return cls(
-            headline=verdict(found),
-            evidence=(*_behaviour(facts), *_evidence(found, direction)),
+            headline=_headline(restored) if restored else _headline_reversed(injected),
+            evidence=(
+                *_behaviour(facts),
+                *_evidence(found, "before->after" if restored else "after->before"),
+                *([_headline_reversed(injected)] if restored and injected else []),
+            ),
             warnings=(*_control_warnings(controls), *_behaviour_warnings(facts), *_warnings(found)),
             peaks=found,
         )
@@ -90,11 +93,11 @@ def _on_states(states: list[Peak]) -> str:
     if best.value < PART:
         return (
             f"No patched state brings back more than {amount(best.value)} in any window (at most "
-            f"{best.value:.2f})."
+            f"{decimal(best.value)})."
         )
     return (
-        f"The answer can be put back: {amount(best.value)} of it returns ({best.value:.2f}) when the after "
-        f"model is given the before model's {name(best.site)} in {best.where}."
+        f"The answer can be put back: {amount(best.value)} of it returns ({decimal(best.value)}) when the "
+        f"after model is given the before model's {name(best.site)} in {best.where}."
     )
 
 
@@ -115,12 +118,12 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...]) -> list[str]
     if best is not None and best.value >= PART:
         sentences.append(
             f"Among parameters, restoring {name(best.site)}{_in(best)} alone undoes {amount(best.value)} of "
-            f"the change ({best.value:.2f})."
+            f"the change ({decimal(best.value)})."
         )
     elif best is not None and (len(parameters) > 1 or not sentences):
         sentences.append(
             f"No group of parameters tried undoes more than {amount(best.value)} of the change by itself "
-            f"(at most {best.value:.2f}, {name(best.site)})."
+            f"(at most {decimal(best.value)}, {name(best.site)})."
         )
     return sentences
 
@@ -136,7 +139,7 @@ def _headline_reversed(found: tuple[Peak, ...]) -> str:
     best = max(defined, key=lambda peak: peak.value)
     return (
         f"The damage can be carried over: given the after model's {name(best.site)}{_in(best)}, the before "
-        f"model takes on {amount(best.value)} of the change ({best.value:.2f})."
+        f"model takes on {amount(best.value)} of the change ({decimal(best.value)})."
     )
 
 
@@ -153,13 +156,12 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
             sentences.append(f"{name(peak.site)}: undefined for all {peak.n_undefined} facts.")
             continue
         place = _in(peak)
-        text = (
-            f"{name(peak.site)}: {what} the {donor} model's{place} recovers {peak.value:.2f}{_interval(peak)}"
-        )
+        text = f"{name(peak.site)}: {what} the {donor} model's{place} recovers "
+        text += decimal(peak.value) + _interval(peak)
         if peak.all_layers is not None and place:
-            text += f", {peak.all_layers:.2f} in all layers at once"
+            text += f", {decimal(peak.all_layers)} in all layers at once"
         if peak.lowest < -NOTHING:
-            text += f"; in its worst window it moves away from the {donor} model ({peak.lowest:.2f})"
+            text += f"; in its worst window it moves away from the {donor} model ({decimal(peak.lowest)})"
         sentences.append(text + ".")
     if found and recipient == "before":
         sentences.append(
@@ -169,7 +171,7 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
 
 
 def _interval(peak: Peak) -> str:
-    return "" if pd.isna(peak.low) else f" [{peak.low:.2f}, {peak.high:.2f}]"
+    return "" if pd.isna(peak.low) else f" [{decimal(peak.low)}, {decimal(peak.high)}]"
 
 
 def _behaviour(facts: pd.DataFrame | None) -> list[str]:
@@ -234,7 +236,9 @@ def _warnings(found: tuple[Peak, ...]) -> list[str]:
         if abs(peak.value - peak.other) > NOTHING and max(peak.value, peak.other) > NOTHING
     ]
     if torn:
-        listed = ", ".join(f"{name(peak.site)} ({peak.value:.2f} against {peak.other:.2f})" for peak in torn)
+        listed = ", ".join(
+            f"{name(peak.site)} ({decimal(peak.value)} against {decimal(peak.other)})" for peak in torn
+        )
         warnings.append(
             f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts carry "
             "the result."

@@ -1,0 +1,108 @@
+"""Find and open the run folders that a report is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..dissection.summary import NEEDED
+from ..errors import UserError
+from ..runs import read_frame, read_run
+
+_CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
+_FACTS = ["fact", "prompt", "answer", "before_answer", "after_answer"]
+_FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
+
+
+@dataclass(frozen=True)
+class DissectionRun:
+    """A finished dissection as it lies on disk; `name` is its place below the report's folder."""
+
+    name: str
+    run: dict[str, Any]
+    frame: pd.DataFrame
+    controls: pd.DataFrame
+    facts: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class UnlearningRun:
+    """A finished unlearning run: its curve, one row an evaluation."""
+
+    name: str
+    run: dict[str, Any]
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at and below a folder. `unfinished` and `others` are names of runs that are not shown."""
+
+    dissections: tuple[DissectionRun, ...]
+    unlearnings: tuple[UnlearningRun, ...]
+    unfinished: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def find(folder: str | Path) -> Found:
+    """Open every run at or below a folder, in the order of their paths.
+
+    Raises:
+        UserError: no such folder, no finished run in it, or a run whose files are broken (the file is named).
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder; give the folder of a run, or one above several runs")
+    dissections, unlearnings, unfinished, others = [], [], [], []
+    for path in sorted(file.parent for file in folder.rglob("run.json") if file.is_file()):
+        name = path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
+        run = read_run(path)
+        if run["kind"] not in ("dissection", "unlearning"):
+            others.append(f"{name} ({run['kind']})")
+        elif not (path / "frame.parquet").exists():
+            unfinished.append(name)
+        elif run["kind"] == "dissection":
+            dissections.append(_dissection(name, path, run))
+        else:
+            unlearnings.append(UnlearningRun(name, run, _frame(path / "frame.parquet", ["step"])))
+    if not dissections and not unlearnings:
+        raise UserError(_nothing(folder, unfinished, others))
+    return Found(tuple(dissections), tuple(unlearnings), tuple(unfinished), tuple(others))
+
+
+def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionRun:
+    if not isinstance(run.get("about"), dict):
+        raise UserError(f"{path / 'run.json'}: no field 'about': this is not a finished dissection")
+    frame = _frame(path / "frame.parquet", NEEDED)
+    if frame.empty:
+        raise UserError(f"{path / 'frame.parquet'}: has no rows: there is nothing to report")
+    return DissectionRun(
+        name,
+        run,
+        frame,
+        _frame(path / "controls.parquet", _CONTROLS),
+        _frame(path / "facts.parquet", _FACTS),
+    )
+
+
+def _frame(path: Path, columns: list[str]) -> pd.DataFrame:
+    frame = read_frame(path)
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; was it written by another version?")
+    return frame
+
+
+def _nothing(folder: Path, unfinished: list[str], others: list[str]) -> str:
+    if unfinished:
+        return (
+            f"{folder}: no finished run ({', '.join(unfinished)} not finished); give the same command again "
+            "to go on with it"
+        )
+    if others:
+        return f"{folder}: only runs that a report does not show: {', '.join(others)}"
+    return f"{folder}: no run folder at or below it (a run folder holds a run.json)"

@@ -1,0 +1,58 @@
+"use strict";
+// Draw the figures that lie beside the page's empty plots, in the colours of the reader's scheme.
+(() => {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const narrow = 600;  // pixels of a plot below which it is a phone's
+
+  function colours(isDark) {
+    const ink = isDark ? "#e4e7eb" : "#1d2126";
+    const line = isDark ? "#343a42" : "#e3e6ea";
+    return { ink, line };
+  }
+
+  function dressed(layout, isDark, width) {
+    const { ink, line } = colours(isDark);
+    const result = {
+      ...layout,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { ...layout.font, color: ink, family: getComputedStyle(document.body).fontFamily },
+      hoverlabel: { bgcolor: isDark ? "#1c2026" : "#ffffff", font: { color: ink } },
+      modebar: { color: ink, bgcolor: "rgba(0,0,0,0)" },
+      autosize: true,
+    };
+    for (const key of Object.keys(result)) {
+      if (/^[xy]axis\d*$/.test(key)) result[key] = { ...result[key], gridcolor: line, linecolor: line };
+    }
+    if (width < narrow) {
+      result.margin = { ...layout.margin, t: 30, l: 42, r: 16 };
+      result.font = { ...result.font, size: 10 };
+      for (const key of Object.keys(result)) {
+        if (/^yaxis\d*$/.test(key)) result[key] = { ...result[key], title: undefined };
+      }
+    }
+    return result;
+  }
+
+  function draw(figure, isDark) {
+    const plot = figure.querySelector(".plot");
+    const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
+    const width = plot.clientWidth;
+    return Plotly.react(plot, data, dressed(layout, isDark, width), { ...config, displayModeBar: width >= narrow });
+  }
+
+  const visible = () => [...document.querySelectorAll("figure")].filter((figure) => figure.offsetParent !== null);
+  const drawAll = (isDark) => Promise.all(visible().map((figure) => draw(figure, isDark)));
+
+  for (const details of document.querySelectorAll("details.more")) {
+    details.addEventListener("toggle", () => {
+      if (!details.open) return;
+      for (const figure of details.querySelectorAll("figure")) draw(figure, dark.matches);
+    });
+  }
+  dark.addEventListener("change", () => drawAll(dark.matches));
+  window.addEventListener("beforeprint", () => drawAll(false));
+  window.addEventListener("afterprint", () => drawAll(dark.matches));
+  drawAll(dark.matches).then(() => document.documentElement.setAttribute("data-drawn", "yes"));
+})();

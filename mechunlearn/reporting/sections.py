@@ -1,0 +1,232 @@
+"""From runs to what the page shows: texts, rows and figures. All of it is plain text; the template "
+"escapes it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..dissection.plots import plot_positions, plot_recovery, window_families
+from ..dissection.summary import summarise
+from .curves import plot_recall, plot_text
+from .folders import DissectionRun, UnlearningRun
+from .peaks import Peak
+from .words import Words
+
+SHOWN_FACTS = 50
+LONGEST = 400  # characters of a user's text in a table cell
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its caption (in the page, so that it wraps and can be read aloud)."""
+
+    title: str
+    caption: str
+    json: str
+
+    @classmethod
+    def of(cls, figure: go.Figure, caption: str | None = None) -> Figure:
+        title = figure.layout.title.text  # pyright: ignore[reportAttributeAccessIssue]
+        subtitle = figure.layout.title.subtitle.text or ""  # pyright: ignore[reportAttributeAccessIssue]
+        figure.update_layout(title=None)
+        figure.layout.margin.t = 55  # pyright: ignore[reportAttributeAccessIssue]
+        return cls(_plain(title), caption if caption is not None else _plain(subtitle), str(figure.to_json()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A user's text in a table, shortened where it is very long."""
+
+    text: str
+    length: int
+
+    @classmethod
+    def of(cls, value: object) -> Cell:
+        text = "" if value is None or value is pd.NA else str(value)
+        return cls(text[:LONGEST], len(text))
+
+    @property
+    def cut(self) -> bool:
+        return self.length > LONGEST
+
+
+@dataclass(frozen=True)
+class DissectionSection:
+    """One dissection on the page."""
+
+    name: str
+    anchor: str
+    about: dict[str, Any]
+    words: Words
+    figures: list[Figure]
+    more_figures: list[Figure]
+    behaviour: list[tuple[str, str, str]]
+    controls: list[dict[str, Any]]
+    noise: list[tuple[str, str, int, int]]
+    changed: list[tuple[str, str]]
+    facts: list[dict[str, Any]]
+    n_facts: int
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def n_failed(self) -> int:
+        return sum(not row["passed"] for row in self.controls)
+
+    @property
+    def peaks(self) -> tuple[Peak, ...]:
+        return self.words.peaks
+
+
+@dataclass(frozen=True)
+class UnlearningSection:
+    """One unlearning run on the page."""
+
+    name: str
+    anchor: str
+    figures: list[Figure]
+    ends: list[tuple[str, str, str]]
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+
+
+def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
+    """Everything the page says about one dissection."""
+    summary = summarise(run.frame)
+    about = run.run["about"]
+    figures, more = _figures(run.frame, summary)
+    comparison = about.get("comparison") or {}
+    changes: Mapping[str, Any] = comparison.get("relative_change") or {}
+    return DissectionSection(
+        name=run.name,
+        anchor=anchor,
+        about=about,
+        words=Words.of(summary, controls=run.controls, facts=run.facts),
+        figures=figures,
+        more_figures=more,
+        behaviour=_behaviour(run.facts),
+        controls=run.controls.to_dict("records"),  # pyright: ignore[reportArgumentType]
+        noise=_noise(run.frame, about.get("noise_floor") or {}),
+        changed=[
+            (tensor, f"{changes[tensor]:.2%}" if tensor in changes else "")
+            for tensor in comparison.get("names") or []
+        ],
+        facts=_facts(run.facts),
+        n_facts=len(run.facts),
+        settings=_flat({key: value for key, value in about.items() if key not in ("comparison", "versions")}),
+        versions=_flat(about.get("versions") or run.run.get("versions") or {}),
+    )
+
+
+def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
+    """Everything the page says about one unlearning run."""
+    first, last = run.frame.iloc[0], run.frame.iloc[-1]
+    columns = [name for name in run.frame.columns if name.endswith(("_recall", "_probability"))]
+    columns += [name for name in ("text_loss", "text_kl") if name in run.frame.columns]
+    figures = [plot_recall(run.frame), plot_text(run.frame)]
+    return UnlearningSection(
+        name=run.name,
+        anchor=anchor,
+        figures=[Figure.of(figure) for figure in figures if figure is not None],
+        ends=[(_spaced(name), _measured(name, first[name]), _measured(name, last[name])) for name in columns],
+        settings=_flat((run.run.get("settings") or {}) | (run.run.get("about") or {})),
+        versions=_flat(run.run.get("versions") or {}),
+    )
+
+
+def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], list[Figure]]:
+    """The figures to see at once, and those for who wants more: other metrics, the other statistic."""
+    shown, more = [], []
+    whole = summary[summary["position"].isna()]
+    metrics = list(dict.fromkeys(whole["metric"]))
+    first = "mse" if "mse" in metrics else next(iter(metrics), None)
+    for direction in dict.fromkeys(whole["direction"]):
+        rows = whole[whole["direction"] == direction]
+        for family in list(window_families(rows)) or [None]:
+            for metric in metrics:
+                figure = Figure.of(plot_recovery(rows, metric, direction=direction, windows=family))
+                (shown if metric == first else more).append(figure)
+            if first is not None:
+                other = plot_recovery(rows, first, "ratio_of_means", direction=direction, windows=family)
+                more.append(Figure.of(other))
+    maps = frame[frame["position"].notna()]
+    for direction, metric in dict.fromkeys(zip(maps["direction"], maps["metric"], strict=True)):
+        figure = Figure.of(plot_positions(maps, metric, direction=direction))
+        (shown if metric == "mse" else more).append(figure)
+    return shown, more
+
+
+def _behaviour(facts: pd.DataFrame) -> list[tuple[str, str, str]]:
+    if facts.empty:
+        return []
+    rows = []
+    for label, name, shape in (
+        ("answered right", "correct", "{:.1%}"),
+        ("answer's log-probability (mean, nats)", "logprob", "{:.3f}"),
+    ):
+        before, after = (facts[f"{which}_{name}"].astype(float).mean() for which in ("before", "after"))
+        rows.append((label, shape.format(before), shape.format(after)))
+    return rows
+
+
+def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> list[tuple[str, str, int, int]]:
+    """Per metric: the floor, and how many of the frame's rows lie below it."""
+    return [
+        (
+            str(metric),
+            f"{floor[str(metric)]:.3g}" if metric in floor else "not stated",
+            int((~rows).sum()),
+            len(rows),
+        )
+        for metric, rows in frame["defined"].astype(bool).groupby(frame["metric"], sort=False)
+    ]
+
+
+def _facts(facts: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: Cell.of(row[name]) for name in ("fact", "prompt", "answer")},
+            **{f"{which}_answer": Cell.of(row[f"{which}_answer"]) for which in ("before", "after")},
+            **{f"{which}_correct": bool(row[f"{which}_correct"]) for which in ("before", "after")},
+        }
+        for row in facts.head(SHOWN_FACTS).to_dict("records")
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines of "facts · name: organism"."""
+    rows = []
+    for key, value in values.items():
+        label = f"{prefix}{_spaced(key)}"
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{label} · ")
+        elif isinstance(value, list | tuple):
+            rows.append((label, ", ".join(map(_shown, value))))
+        else:
+            rows.append((label, _shown(value)))
+    return rows
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _measured(name: str, value: float) -> str:
+    return f"{value:.1%}" if name.endswith("_recall") else f"{value:.3f}"
+
+
+def _spaced(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _plain(text: str) -> str:
+    """A figure's text without plotly's escapes: the template escapes it once more."""
+    return html.unescape(text)
