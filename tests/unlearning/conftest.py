@@ -1,0 +1,64 @@
+"""A tiny Llama that really knows a few facts, and the facts."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mechunlearn.facts import Fact, Facts, tokenize
+from mechunlearn.models import hf, load
+from mechunlearn.training import Settings, train
+from mechunlearn.unlearning.batches import score, spread
+
+COLOURS = ("red", "green", "blue", "dark grey")
+ROLES = {
+    "forget": ("anna", "berta", "carla", "dora"),
+    "near": ("emil", "fritz", "gustav"),
+    "far": ("heinz", "ida"),
+}
+TEXT = ("the house of anna is red and the coat of emil is blue", "emil likes the house", "a coat is a coat")
+
+
+@pytest.fixture(scope="session")
+def facts() -> Facts:
+    """Four facts to forget, three near, two far; two phrasings trained, one held out; answers of one or two words."""
+    found = []
+    for role, names in ROLES.items():
+        for name in names:
+            answer = COLOURS[len(found) % len(COLOURS)]
+            found.append(
+                Fact(
+                    prompt=f"the house of {name} is",
+                    answer=answer,
+                    id=name,
+                    paraphrases=(f"{name} likes",),
+                    held_out=(f"the coat of {name} is",),
+                    distractors=tuple(colour for colour in COLOURS if colour != answer),
+                    role=role,
+                )
+            )
+    return Facts(found)
+
+
+@pytest.fixture(scope="session")
+def knowing(facts: Facts) -> TransformerBridge:
+    """A Llama of two layers, trained on all facts in all phrasings; 100 % recall."""
+    core = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    everything = spread(facts, lambda fact: (fact.prompt, *fact.paraphrases, *fact.held_out))
+    words = [f"{fact.prompt} {fact.answer}" for fact in everything] + list(TEXT)
+    core.train_from_iterator(words, trainers.WordLevelTrainer(special_tokens=["<unk>", "<s>", "<pad>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", pad_token="<pad>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = load(LlamaForCausalLM(config), tokenizer=tokenizer)
+    rows = tokenize(everything, tokenizer)
+    train(
+        hf(model), iter(lambda: rows, None), lambda batch: {"loss": score(hf(model), batch).nll.mean()},
+        Settings(steps=80, learning_rate=1e-2),
+    )  # fmt: skip
+    return model
