@@ -163,13 +163,10 @@ class Facts(Sequence[Fact]):
                 known = ", ".join(f.name for f in fields(Fact))
                 raise UserError(f"a fact has no field {field!r}; it has {known}")
         allowed = {
-            field: value if isinstance(value, tuple | list | set) else (value,)
-            for field, value in wanted.items()
+            field: value if isinstance(value, tuple | list | set) else (value,) for field, value in wanted.items()
         }
         return self._with(
-            fact
-            for fact in self.items
-            if all(getattr(fact, field) in any_of for field, any_of in allowed.items())
+            fact for fact in self.items if all(getattr(fact, field) in any_of for field, any_of in allowed.items())
         )
 
     def with_answers(self, answers: Sequence[str]) -> Facts:
@@ -184,18 +181,14 @@ class Facts(Sequence[Fact]):
 
     def save(self, path: str | Path) -> None:
         """Write JSON lines in the own format; a template other than the default becomes the first line."""
-        rows: list[dict[str, Any]] = (
-            [] if self.template == Template() else [{"template": asdict(self.template)}]
-        )
+        rows: list[dict[str, Any]] = [] if self.template == Template() else [{"template": asdict(self.template)}]
         rows += [
             {key: value for key, value in asdict(fact).items() if key == "answer" or value not in (None, ())}
             for fact in self.items
         ]
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-        )
+        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         partial.replace(path)
 
     def _with(self, items: Iterable[Fact]) -> Facts:

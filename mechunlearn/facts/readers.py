@@ -116,9 +116,7 @@ def _choices(record: Record) -> tuple[tuple[str, ...], int]:
         answer = ascii_uppercase.index(answer.strip().upper())
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
         last = len(choices) - 1
-        raise record.wrong(
-            "answer", f"a number from 0 to {last}, a letter A to {ascii_uppercase[last]}, or a choice"
-        )
+        raise record.wrong("answer", f"a number from 0 to {last}, a letter A to {ascii_uppercase[last]}, or a choice")
     return choices, answer
 
 
@@ -144,9 +142,7 @@ def counterfact(records: Sequence[Record]) -> list[Fact]:
         case = case if case is not None else str(len(facts))
         prompts = record.texts("paraphrase_prompts")
         asked = prompt.replace("{}", subject)
-        facts.append(
-            _fact(record, prompt=asked, id=case, subject=subject, held_out=prompts, role="forget", **shared)
-        )
+        facts.append(_fact(record, prompt=asked, id=case, subject=subject, held_out=prompts, role="forget", **shared))
         facts += [
             _fact(record, prompt=near, id=f"{case}/near/{number}", role="near", **shared)
             for number, near in enumerate(record.texts("neighborhood_prompts"))
@@ -169,9 +165,7 @@ def conceptvectors(records: Sequence[Record]) -> list[Fact]:
             ("unrelated_QA", "far", f"{concept}/unrelated"),
         ):
             facts += [
-                _fact(
-                    record, prompt=text.strip(), answer=None, id=f"{prefix}/{i}", subject=concept, role=role
-                )
+                _fact(record, prompt=text.strip(), answer=None, id=f"{prefix}/{i}", subject=concept, role=role)
                 for i, text in enumerate(record.texts(field))
             ]
     return facts
@@ -207,9 +201,9 @@ def interpret(records: Sequence[Record], format: str | None) -> tuple[list[Fact]
         raise UserError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
     header = _header(records[0])
     if header is not None:
+        if len(records) == 1:
+            raise UserError(f"{records[0].place}: a template, but no fact after it")
         format, records = format or "own", records[1:]
-        if not records:
-            raise UserError("there is a template but no fact after it")
     name = format or _guess(records[0])
     template = FORMATS[name].template if header is None else header
     return FORMATS[name].read(records), template, name
@@ -229,6 +223,4 @@ def _guess(record: Record) -> str:
         if format.known_by <= set(record.fields):
             return name
     have = ", ".join(map(repr, record.fields)) or "no field"
-    raise UserError(
-        f"{record.place}: no known format has these fields: {have}; known are {', '.join(FORMATS)}"
-    )
+    raise UserError(f"{record.place}: no known format has these fields: {have}; known are {', '.join(FORMATS)}")

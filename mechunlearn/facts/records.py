@@ -26,9 +26,7 @@ class Record:
 
     def wrong(self, field: str, wanted: str) -> UserError:
         """The error for a field that holds something else than `wanted`."""
-        return UserError(
-            f"{self.place}: the field {field!r} must be {wanted}, not {self.fields[field]!r:.80}"
-        )
+        return UserError(f"{self.place}: the field {field!r} must be {wanted}, not {self.fields[field]!r:.80}")
 
     def text(self, field: str) -> str:
         """A text that must be there."""
@@ -64,6 +62,8 @@ class Record:
     def whole_number(self, field: str) -> int | None:
         """An integer, or None where the field is absent or null."""
         value = self.fields.get(field)
+        if isinstance(value, str) and value.strip().isdecimal():  # a cell of a CSV file
+            return int(value)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         raise self.wrong(field, "a whole number")
@@ -139,9 +139,7 @@ def _lines_or_object(text: str, name: str) -> list[Record]:
         # JSON lines end at \n only: texts may hold other characters that splitlines() takes for line ends.
         lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
         return [_record(_parse(line, name, number), f"{name}, line {number}") for number, line in lines]
-    wrapped = (
-        [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
-    )
+    wrapped = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
     if len(wrapped) == 1 and wrapped[0] and all(isinstance(item, dict) for item in wrapped[0]):
         return _items(wrapped[0], name)
     return [_record(whole, f"{name}, line 1")]
@@ -155,9 +153,7 @@ def _csv(text: str, name: str) -> list[Record]:
         for row in rows:
             place = f"{name}, line {rows.line_num}"
             if None in row:
-                raise UserError(
-                    f"{place}: more cells than columns; put quotes around a text that holds a comma"
-                )
+                raise UserError(f"{place}: more cells than columns; put quotes around a text that holds a comma")
             records.append(Record({field: _cell(cell) for field, cell in row.items() if cell}, place))
     except csv.Error as error:
         raise UserError(f"{name}, line {rows.line_num}: not valid CSV ({error})") from None

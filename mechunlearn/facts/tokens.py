@@ -60,6 +60,10 @@ class Tokens:
         width = int(self.attention.sum(1).max()) if len(self) else 0
         return self._each(lambda part: part[:, :width])
 
+    def columns(self, width: int) -> Tokens:
+        """The same rows, cut after this many columns."""
+        return self._each(lambda part: part[:, :width])
+
     def to(self, device: str | torch.device) -> Tokens:
         """The same rows on another device."""
         return self._each(lambda part: part.to(device))
@@ -116,16 +120,12 @@ def tokenize(
         if answers[0]:
             raise UserError(f"fact {name!r}: no token comes before the answer, so nothing can predict it")
         if context is not None and len(ids) > context:
-            raise UserError(
-                f"fact {name!r} has {len(ids)} tokens, more than the context of {context}: {text!r:.60}"
-            )
+            raise UserError(f"fact {name!r} has {len(ids)} tokens, more than the context of {context}: {text!r:.60}")
         rows.append((ids, answers))
     return _pad(rows, names, tokenizer)
 
 
-def tokenize_texts(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, context: int | None = None
-) -> Tokens:
+def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, context: int | None = None) -> Tokens:
     """General text as rows in which every token but the first is to be predicted (`answers` marks them all).
 
     A text longer than the context is cut into consecutive rows, each with the tokenizer's start tokens.
@@ -140,9 +140,7 @@ def tokenize_texts(
     rows, names = [], []
     for number, ids in enumerate(_call(tokenizer, list(texts))["input_ids"]):
         if len(start) + len(ids) < 2:
-            raise UserError(
-                f"text {number} has fewer than two tokens, nothing to predict: {texts[number]!r:.60}"
-            )
+            raise UserError(f"text {number} has fewer than two tokens, nothing to predict: {texts[number]!r:.60}")
         length = len(ids) if context is None else context - len(start)
         for first in range(0, len(ids), length):
             row = start + ids[first : first + length]
@@ -174,9 +172,7 @@ def prompt_text(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Templ
     if not template.chat:
         return text
     if not tokenizer.chat_template:
-        raise UserError(
-            "the template says chat, but the tokenizer has no chat template; use Template(chat=False)"
-        )
+        raise UserError("the template says chat, but the tokenizer has no chat template; use Template(chat=False)")
     turn = [{"role": "user", "content": text}]
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
@@ -212,9 +208,7 @@ def start_tokens(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[i
     if not bos:
         return []
     if tokenizer.bos_token_id is None:
-        raise UserError(
-            "the template asks for a BOS token, but the tokenizer has none; use Template(bos=None)"
-        )
+        raise UserError("the template asks for a BOS token, but the tokenizer has none; use Template(bos=None)")
     return [cast(int, tokenizer.bos_token_id)]
 
 
@@ -242,9 +236,7 @@ def _encode(
         for text, places in zip(texts, ends, strict=True):
             # Some released tokenizers give only empty spans, which would quietly shift every mask.
             if places and max(places) < len(text.rstrip()):
-                raise UserError(
-                    f"the tokenizer's offsets do not reach the end of {text!r:.80}; mend its files"
-                )
+                raise UserError(f"the tokenizer's offsets do not reach the end of {text!r:.80}; mend its files")
         return list(zip(found["input_ids"], ends, strict=True))
     return [_encode_slowly(text, border, tokenizer) for text, border in zip(texts, borders, strict=True)]
 
@@ -262,9 +254,7 @@ def _encode_slowly(text: str, border: int, tokenizer: PreTrainedTokenizerBase) -
     )
 
 
-def _answer_tokens(
-    ids: list[int], ends: list[int], border: int, tokenizer: PreTrainedTokenizerBase
-) -> list[bool]:
+def _answer_tokens(ids: list[int], ends: list[int], border: int, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     unknown: Any = tokenizer.unk_token_id
     special: set[Any] = set(tokenizer.all_special_ids) - {unknown}
     if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id):  # GPT-2 has one token for all three
