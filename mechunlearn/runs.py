@@ -54,7 +54,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         Path(unfinished).chmod(0o644)
-        os.replace(unfinished, path)
+        Path(unfinished).replace(path)
     except OSError as error:
         raise UserError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
@@ -106,7 +106,7 @@ class RunFolder:
 
     def _check(self, found: dict[str, Any]) -> None:
         if found.get("kind") != self.kind:
-            raise UserError(f"{self.path}: holds a run of kind {found.get('kind')!r}, not {self.kind!r}; give a new folder")
+            raise UserError(f"{self.path}: holds a run of kind {found['kind']!r}, not {self.kind!r}; give a new folder")
         theirs = found.get("settings", {})
         for key in sorted({*self.settings, *theirs}):
             if self.settings.get(key) != theirs.get(key):

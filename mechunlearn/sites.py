@@ -138,8 +138,9 @@ def _parameters(name: str, model: TransformerBridge) -> Site:
     chosen = tuple(slot for slot in everything if pattern.search(slot.name) or pattern.search(slot.path))
     if not chosen:
         raise UserError(
-            f"site {name!r}: no such site, and as a regular expression it matches no parameter of {_architecture(model)}; "
-            f"sites are {', '.join((*ACTIVATIONS, *PARAMETERS))}; parameters look like {everything[1].name}"
+            f"site {name!r}: no such site, and as a regular expression it matches no parameter of "
+            f"{_architecture(model)}; sites are {', '.join((*ACTIVATIONS, *PARAMETERS))}; parameters look like "
+            f"{everything[1].name}"
         )
     inside = {slot.layer >= 0 for slot in chosen}
     return Site(name, "parameters", {}, chosen, layered=inside == {True})
@@ -157,7 +158,7 @@ def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBr
     if base not in widths:
         raise UserError(f"site {name!r}: indices can be given for {', '.join(widths)} only")
     if max(select) >= widths[base]:
-        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has {widths[base]} (0 to {widths[base] - 1})")
+        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has 0 to {widths[base] - 1}")
     return select
 
 

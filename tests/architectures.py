@@ -56,5 +56,7 @@ def tiny(name: str, seed: int = 0) -> hf.PreTrainedModel:
             if parameter.dim() == 1:
                 parameter.add_(0.1 * noise)
             else:
-                parameter.copy_(noise * (0.5 if parameter.shape[-1] <= VOCABULARY and parameter.shape[0] == VOCABULARY else 0.2))
+                parameter.copy_(
+                    noise * (0.5 if parameter.shape[-1] <= VOCABULARY and parameter.shape[0] == VOCABULARY else 0.2)
+                )
     return model

@@ -25,7 +25,7 @@ class Write:
     """The donor's values for one hook, and where they replace the recipient's (None: everywhere)."""
 
     value: Tensor  # "fact pos ..."
-    where: Bool[Tensor, "..."] | None = None  # broadcasts against value
+    where: Bool[Tensor, ...] | None = None  # broadcasts against value
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run_arms(
     rows = torch.cat([own if arm.residual is None else arm.residual for arm in arms] + [own[:1]] * control)
     facts = repeat(torch.arange(n_facts, device=own.device), "fact -> (patch fact)", patch=len(arms))
     facts = torch.cat([facts, facts[:1]]) if control else facts
-    final = resume(model, trace, start, rows, facts, _hooks(arms, n_facts)) if start < len(model.blocks) else rows
+    final = resume(model, trace, start, rows, facts, arm_hooks(arms, n_facts)) if start < len(model.blocks) else rows
 
     body = rearrange(final[: len(arms) * n_facts], "(patch fact) pos d -> patch fact pos d", fact=n_facts)
     chosen = body[:, scored.facts, scored.places]  # (patch, scored, d_model)
@@ -68,7 +68,7 @@ def run_arms(
     return logits, unembed(model, final[-1][scored.places[scored.facts == 0]])
 
 
-def _hooks(arms: list[Arm], n_facts: int) -> list[tuple[str, Hook]]:
+def arm_hooks(arms: list[Arm], n_facts: int) -> list[tuple[str, Hook]]:
     """One hook function a hook point, which writes for all the arms that patch there."""
     writers: dict[str, dict[int, Write]] = defaultdict(dict)
     for number, arm in enumerate(arms):
@@ -78,8 +78,8 @@ def _hooks(arms: list[Arm], n_facts: int) -> list[tuple[str, Hook]]:
 
 
 def _writer(writes: dict[int, Write], n_arms: int, n_facts: int) -> Hook:
-    def write(value: Tensor, hook: HookPoint) -> Tensor:
-        patched = value.clone()
+    def write(tensor: Tensor, *, hook: HookPoint) -> Tensor:  # noqa: ARG001 - TransformerLens passes it by name
+        patched = tensor.clone()
         rows = rearrange(patched[: n_arms * n_facts], "(patch fact) ... -> patch fact ...", fact=n_facts)
         for number, new in writes.items():
             if new.where is None:

@@ -9,10 +9,10 @@ runs the blocks below k all the same and throws their work away.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +24,13 @@ from ..errors import UserError
 from ..facts import Tokens
 from ..models import Slot, hf
 
-Hook = Callable[[Tensor, HookPoint], Tensor | None]
+
+class Hook(Protocol):
+    """A TransformerLens hook function: sees an activation, and returns another one or None to leave it."""
+
+    def __call__(self, tensor: Tensor, *, hook: HookPoint) -> Tensor | None: ...
+
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional after the residual stream, by keyword
 LEVEL = 1_000  # hooks of ours are told apart from the user's by their level
 
@@ -43,7 +49,7 @@ class Trace:
     saved: dict[str, Tensor]
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818 - not an error
     """Raised inside a forward pass to leave it: what follows is not needed."""
 
 
@@ -58,7 +64,10 @@ def record(model: TransformerBridge, tokens: Tokens, hooks: Iterable[str] = ()) 
     saved: dict[str, Tensor] = {}
 
     def keep(name: str) -> Hook:
-        return lambda value, hook: saved.__setitem__(name, value)
+        def save(tensor: Tensor, *, hook: HookPoint) -> None:  # noqa: ARG001 - TransformerLens passes it by name
+            saved[name] = tensor
+
+        return save
 
     with hooked(model, [(name, keep(name)) for name in wanted]):
         entries, arguments = _run_blocks(model, tokens, len(model.blocks))
@@ -105,8 +114,9 @@ def resume(
     residual: Float[Tensor, "row pos d_model"],
     facts: Int[Tensor, " row"],
     hooks: Sequence[tuple[str, Hook]] = (),
+    stop: int | None = None,
 ) -> Float[Tensor, "row pos d_model"]:
-    """Run blocks `layer` … last on these residual streams; the result is the stream after the last block.
+    """Run blocks `layer` … last (… `stop` − 1) on these residual streams; the result is the stream behind them.
 
     Args:
         trace: a recorded pass of this model, whose masks and positions are used.
@@ -116,7 +126,7 @@ def resume(
     adapted: dict[int, Any] = {}
     width = len(trace.tokens)
     with hooked(model, hooks):
-        for number in range(layer, len(model.blocks)):
+        for number in range(layer, len(model.blocks) if stop is None else stop):
             places, names = trace.arguments[number]
             named = {name: _rows(value, facts, width, adapted) for name, value in names.items()}
             out = model.blocks[number](residual, *_rows(places, facts, width, adapted), **named)

@@ -1,4 +1,4 @@
-"""From sites and windows to arms: what each patch does to the recipient, at the least cost that gives the same numbers."""
+"""From sites and windows to arms: what each patch does to the recipient, at the least cost for the same numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge, ParallelBlockBridge
@@ -17,14 +17,17 @@ from .arms import Arm, Write
 from .engine import Trace, donor_value
 from .windows import Family
 
+POSITIONWISE = ("hook_attn_out", "hook_mlp_out", "mlp.hook_post", "mlp.hook_pre", "mlp.hook_pre_linear", "attn.hook_z")
+
 
 @dataclass(frozen=True)
 class Patch:
-    """A site in a window; (-1, -1) for the sites outside the blocks."""
+    """A site in a window; (-1, -1) for the sites outside the blocks. With `position`, at that token alone."""
 
     site: Site
     first: int
     last: int
+    position: int | None = None
 
     @property
     def layers(self) -> range:
@@ -39,8 +42,11 @@ class Patch:
         return [hook for layer in self.layers for hook in self.site.hooks.get(layer, ())]
 
 
-def patches(sites: Iterable[Site], windows: Iterable[Family], n_layers: int) -> list[Patch]:
+def patches(
+    sites: Iterable[Site], windows: Iterable[Family], n_layers: int, positions: Iterable[int | None] = (None,)
+) -> list[Patch]:
     """Every site in every window, each pair once; a site that exists in some layers only, where it exists."""
+    positions = list(positions)
     listed = dict.fromkeys(window for family in windows for window in family(n_layers))
     found = []
     for site in sites:
@@ -48,7 +54,8 @@ def patches(sites: Iterable[Site], windows: Iterable[Family], n_layers: int) -> 
             found.append(Patch(site, -1, -1))
             continue
         layers = set(site.layers())
-        found += [Patch(site, first, last) for first, last in listed if layers & set(range(first, last + 1))]
+        inside = [(first, last) for first, last in listed if layers & set(range(first, last + 1))]
+        found += [Patch(site, first, last, position) for first, last in inside for position in positions]
     return found
 
 
@@ -66,6 +73,25 @@ def activation_arm(patch: Patch, donor: Trace, positions: Bool[Tensor, "fact pos
         for hook in patch.site.hooks[layer]
     }
     return Arm(layers[0], None, writes)
+
+
+def splices(patch: Patch) -> bool:
+    """Can this patch of one position be spliced in behind its block?
+
+    What follows these hooks inside a block treats every position by itself. So one pass of the block with all
+    positions patched holds, at position p, what the patch of p alone would give there: the arms of all positions cost
+    one pass of one block together, and resume behind it.
+    """
+    hooks = patch.hooks()
+    return patch.position is not None and patch.first == patch.last and all(h.endswith(POSITIONWISE) for h in hooks)
+
+
+def spliced_arm(
+    patch: Patch, behind: Float[Tensor, "fact pos d_model"], own: Trace, positions: Bool[Tensor, "fact pos"]
+) -> Arm:
+    """Resume behind the block on the recipient's own stream, with the patched one (`behind`) at these positions."""
+    following = own.entries[patch.first + 1]
+    return Arm(patch.first + 1, torch.where(positions[..., None], behind, following))
 
 
 def _where(
@@ -109,7 +135,7 @@ def residual_delta_arm(
     for slot in slots:
         change = donor_value(donor[slot.path], slot, select) - slot.tensor.data
         if change.dim() == 1:
-            residual = residual + change * (not select)
+            residual = residual + change
         else:
             residual = residual + coefficients @ (change if slot.features == 0 else change.T)
     return Arm(layer + 1, residual)

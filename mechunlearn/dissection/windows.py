@@ -92,7 +92,8 @@ def parse(text: str) -> Family:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"windows {text!r}: write sliding:5, single, up_to, from, all, or layers like 3 or 0-4") from None
+        known = "sliding:5, single, up_to, from, all, or layers like 3 or 0-4"
+        raise UserError(f"windows {text!r}: write {known}") from None
 
 
 def families(windows: Family | str | Iterable[Family | str | Window] | None) -> list[Family]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -21,7 +21,7 @@ from .anatomy import fused_modules
 
 def hf(model: TransformerBridge) -> PreTrainedModel:
     """The Hugging Face model beneath the bridge: the same weights, and the same logits."""
-    return model.original_model
+    return cast(PreTrainedModel, model.original_model)
 
 
 def state(model: TransformerBridge) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def _resolve(model: nn.Module, name: str) -> Tensor:
     return place
 
 
-def _joined(container: nn.Module, fused: nn.Module, parts: dict[str, nn.Module]) -> list[tuple[Tensor, Tensor]]:
+def _joined(container: Any, fused: nn.Module, parts: dict[str, nn.Module]) -> list[tuple[Tensor, Tensor]]:
     """(fused parameter, its value put together from the parts).
 
     How the parts lie in the fused matrix differs by architecture, so the bridge's own splitter is asked: it is given
@@ -102,7 +102,7 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(unfinished)
         unfinished.chmod(0o755)
-        os.replace(unfinished, folder)
+        unfinished.replace(folder)
     except OSError as error:
         raise UserError(f"{folder}: the model could not be written: {error.strerror or error}") from error
     finally:
@@ -124,7 +124,8 @@ def clone(model: TransformerBridge) -> TransformerBridge:
             dtype=next(source.parameters()).dtype,
             attn_implementation="eager",
         )
-    twin = wrap(copied.to(next(source.parameters()).device), model.tokenizer, model.cfg.model_name)
+    copied = cast(Any, copied).to(next(source.parameters()).device)
+    twin = wrap(copied, model.tokenizer, model.cfg.model_name)
     twin.train(model.training)
     return twin
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,11 +67,11 @@ def load(
             raise UserError(f"{type(source).__name__}: not a transformers model; give one made by AutoModelForCausalLM")
         module, name = source, type(source).__name__
         if not _fits(module, where, DTYPES[dtype]):
-            module = copy.deepcopy(module).to(where).to(DTYPES[dtype])
+            module = cast(Any, copy.deepcopy(module)).to(where).to(DTYPES[dtype])
         module.set_attn_implementation("eager")
     else:
         module, found, name = _from_checkpoint(source, DTYPES[dtype], revision)
-        module, tokenizer = module.to(where), tokenizer or found
+        module, tokenizer = cast(Any, module).to(where), tokenizer or found
     return wrap(module.eval(), tokenizer, name)
 
 
@@ -115,10 +115,11 @@ def _from_checkpoint(
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(origin, **options)
-            module, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 origin, config=config, dtype=dtype, attn_implementation="eager",
                 use_safetensors=True, output_loading_info=True, **options,
             )  # fmt: skip
+            module, report = loaded
     except (SafetensorError, EOFError) as error:
         raise UserError(f"{name}: the weights are broken or cut short ({error}); copy the checkpoint again") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -126,15 +127,16 @@ def _from_checkpoint(
     wrong = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
     if wrong:
         raise UserError(
-            f"{name}: the checkpoint lacks {len(wrong)} tensors that {type(module).__name__} needs, or they have another "
-            f"shape (first: {wrong[0]}); weights and config.json do not belong together"
+            f"{name}: the checkpoint lacks {len(wrong)} tensors that {type(module).__name__} needs, or they have "
+            f"another shape (first: {wrong[0]}); weights and config.json do not belong together"
         )
     return module, _tokenizer(origin, options, local), name
 
 
 def _check_folder(folder: Path, name: str) -> None:
     if not folder.is_dir():
-        raise UserError(f"{name}: no such folder; give a checkpoint folder, a hub name, or one of {', '.join(BUILT_IN)}")
+        built_in = ", ".join(BUILT_IN)
+        raise UserError(f"{name}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
     config = folder / "config.json"
     if not config.is_file():
         raise UserError(f"{folder}: no config.json; this is not a Hugging Face checkpoint folder")

@@ -1,0 +1,86 @@
+"""Controls: patches whose result is known beforehand, measured with every dissection on a few of its facts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..facts import Tokens
+from ..models import slots
+from ..sites import resolve
+from .arms import Arm, Scored, run_arms
+from .engine import Trace, record, unembed
+from .plan import Patch, activation_arm, hooks_to_record
+from .scores import Reference, distances
+from .sweep import Sweep
+
+BOTH = "mlp_coefficients+attention_output"
+TOLERANCE = 1e-3
+# With coefficients and attention given everywhere, the prediction still passes through these of the recipient's.
+REMAINDER = ("value_vectors", "norms", "embedding", "final_norm", "unembedding", "other")
+COLUMNS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
+
+
+@torch.inference_mode()
+def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> pd.DataFrame:
+    """One row a control: what must come out, what did, and whether it is within the tolerance.
+
+    `expected` is missing where there is no right value: then the control is a measurement that helps to read the
+    others. Recoveries are ratios of means over the facts whose denominator lies above the noise floor.
+    """
+    model = sweep.recipient
+    last = model.cfg.n_layers - 1
+    whole, tokens = tokens, sweep.needed(tokens)
+    own = record(model, tokens)
+    donor = record(sweep.donor, tokens)
+    scored, reference = sweep.reference(donor, whole)
+    empty, _ = run_arms(model, own, [Arm(0)], scored)
+    plain = unembed(model, own.entries[-1][scored.facts, scored.places])[None]
+    rows: list[dict[str, object]] = []
+
+    def add(control: str, site: str, logits: Tensor, expected: float | None, against: Tensor = plain) -> None:
+        for metric, value in _recoveries(reference, logits, against, floor).items():
+            passed = None if expected is None or np.isnan(value) else bool(abs(value - expected) <= TOLERANCE)
+            tolerance = None if expected is None else TOLERANCE
+            rows.append(dict(zip(COLUMNS, [control, site, metric, expected, value, tolerance, passed], strict=True)))
+
+    add("empty window: nothing is patched", "none", empty, 0.0)
+    for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
+        arm, against = _self_patch(sweep, site, own, scored)
+        add("patched with its own activations, all layers", site, arm, 0.0, against)
+    everything = tuple(slot for slot in slots(model) if slot.path in sweep.different)
+    if everything:
+        add("every parameter restored", "everything", sweep.restored(own, everything, (), scored), 1.0)
+    try:
+        whole = Patch(resolve(BOTH, model), 0, last)
+    except UserError:  # the architecture lacks one of the two: there is no such control
+        return pd.DataFrame(rows, columns=COLUMNS)
+    arm = activation_arm(whole, record(sweep.donor, tokens, hooks_to_record([whole])), None)
+    add("all layers at once", BOTH, run_arms(model, own, [arm], scored)[0], None)
+    rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
+    logits = sweep.restored(own, rest, (), scored, arm) if rest else run_arms(model, own, [arm], scored)[0]
+    add("all layers at once, and all parameters outside attention and MLP keys", BOTH, logits, 1.0)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _self_patch(sweep: Sweep, site: str, own: Trace, scored: Scored) -> tuple[Tensor, Tensor]:
+    """Logits of the recipient patched with what it computes itself, and unpatched, from one batch."""
+    model = sweep.recipient
+    patch = Patch(resolve(site, model), 0, model.cfg.n_layers - 1)
+    with_own = record(model, own.tokens, hooks_to_record([patch]))
+    arm = activation_arm(patch, with_own, sweep.positions_mask(own.tokens))
+    logits, _ = run_arms(model, own, [arm, Arm(arm.start)], scored)
+    return logits[:1], logits[1:]
+
+
+def _recoveries(reference: Reference, logits: Tensor, against: Tensor, floor: dict[str, float]) -> dict[str, float]:
+    found = {}
+    patched, baseline = distances(reference, logits), distances(reference, against)
+    for metric in patched:
+        defined = baseline[metric][0] > floor[metric]
+        total = float(baseline[metric][0][defined].sum())
+        found[metric] = 1 - float(patched[metric][0][defined].sum()) / total if bool(defined.any()) else float("nan")
+    return found

@@ -1,0 +1,88 @@
+"""What a dissection found: tidy frames, and how to read, draw, keep and open them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..errors import UserError
+from ..runs import read_frame, read_run, versions, write_frame, write_json
+from .plots import plot_positions, plot_recovery
+from .summary import summarise
+
+
+@dataclass(frozen=True)
+class Dissection:
+    """Recovery of every fact at every site in every window.
+
+    Attributes:
+        frame: one row per fact × site × window × metric: `fact, site, kind, direction, first_layer, last_layer`
+            (inclusive; −1 for sites outside the blocks), `position, token` (of layer × position maps), `metric,
+            distance` (donor to patched), `baseline` (donor to recipient), `recovery` (1 − distance / baseline; NaN
+            where the baseline is below the noise floor, i.e. not `defined`).
+        controls: patches whose result is known beforehand: `control, site, metric, expected, measured, tolerance,
+            passed`.
+        facts: per fact what either model says: `fact, prompt, answer, before_answer, after_answer` (most probable
+            token at each predicting position, the answer so far given), `before_logprob, after_logprob` (of the
+            answer, nats), `before_correct, after_correct`.
+        about: models, settings, noise floor, versions.
+    """
+
+    frame: pd.DataFrame
+    controls: pd.DataFrame
+    facts: pd.DataFrame
+    about: dict[str, Any]
+
+    def summary(self, *, level: float = 0.95, draws: int = 2000, seed: int | None = None) -> pd.DataFrame:
+        """Mean of ratios (the paper's score) and ratio of means per site and window, with bootstrap intervals."""
+        return summarise(self.frame, level=level, draws=draws, seed=self.about.get("seed", 0) if seed is None else seed)
+
+    def plot(self, metric: str = "mse", **options: Any) -> go.Figure:
+        """Recovery by window, one line a site; layer × position maps where the dissection has positions."""
+        if self.frame["position"].notna().any():
+            return plot_positions(self.frame, metric, **options)
+        return plot_recovery(self, metric, **options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the frames and what made them into a folder.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        folder = Path(folder)
+        run = folder / "run.json"
+        if run.exists() and read_run(folder).get("settings") != self.about.get("settings"):
+            raise UserError(f"{folder}: holds another run; give a new folder")
+        if folder.is_dir() and any(folder.iterdir()) and not run.exists():
+            raise UserError(f"{folder}: not empty, and not a run folder; give a new folder")
+        for name in ("frame", "controls", "facts"):
+            write_frame(folder / f"{name}.parquet", getattr(self, name))
+        settings = self.about.get("settings", {})
+        write_json(run, {"kind": "dissection", "settings": settings, "versions": versions(), "about": self.about})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dissection:
+        """Open a saved dissection.
+
+        Raises:
+            UserError: the folder holds none, an unfinished one, or a broken file.
+        """
+        run = read_run(folder)
+        if run["kind"] != "dissection":
+            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not a dissection")
+        if not run.get("about"):
+            raise UserError(f"{folder}: the dissection is not finished; run the same call again to go on")
+        frames = {name: read_frame(Path(folder) / f"{name}.parquet") for name in ("frame", "controls", "facts")}
+        return cls(about=run["about"], **frames)
+
+    def __repr__(self) -> str:
+        sites = ", ".join(dict.fromkeys(self.frame["site"].astype(str)))
+        return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
+
+    def _repr_html_(self) -> str:
+        return self.plot()._repr_html_()
