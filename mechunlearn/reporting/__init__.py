@@ -1,6 +1,7 @@
-"""The one-file HTML report on dissections and unlearning runs."""
+"""The one-file HTML report on dissections and unlearning runs, and its verdict in words."""
 
+from .peaks import key_table
 from .report import report
 from .words import Words
 
-__all__ = ["Words", "report"]
+__all__ = ["Words", "key_table", "report"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -67,9 +68,7 @@ def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
                 low=float(best["mean_low"]),
                 high=float(best["mean_high"]),
                 lowest=float(windows["mean_of_ratios"].min()),
-                all_layers=float(windows.loc[everywhere, "mean_of_ratios"].iloc[0])
-                if everywhere.any()
-                else None,
+                all_layers=float(windows.loc[everywhere, "mean_of_ratios"].iloc[0]) if everywhere.any() else None,
                 single=None if single is None else float(single["mean_of_ratios"]),
                 single_layer=None if single is None else int(single["first_layer"]),
                 other=float(best["ratio_of_means"]),
@@ -103,6 +102,25 @@ def decimal(value: float) -> str:
 def name(site: str) -> str:
     """A site as it reads in a sentence."""
     known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}
-    return known.get(
-        site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV")
-    )
+    return known.get(site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV"))
+
+
+def key_table(found: Iterable[Peak]) -> str:
+    """The peaks as plain text for a terminal."""
+    rows: list[tuple[str, ...]] = [
+        ("site", "kind", "peak", "95 % interval", "in", "best single layer", "all layers", "n (undefined)")
+    ]
+    for peak in found:
+        numbers = ("undefined", *[""] * 4)
+        if peak.defined:
+            numbers = (
+                decimal(peak.value),
+                "–" if pd.isna(peak.low) else f"{decimal(peak.low)} to {decimal(peak.high)}",
+                "–" if peak.first_layer < 0 else peak.where,
+                "–" if peak.single is None else f"{decimal(peak.single)} (layer {peak.single_layer})",
+                "–" if peak.all_layers is None else decimal(peak.all_layers),
+            )
+        rows.append((peak.site, peak.kind, *numbers, f"{peak.n} ({peak.n_undefined})"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

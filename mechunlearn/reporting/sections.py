@@ -114,8 +114,7 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
         controls=run.controls.to_dict("records"),  # pyright: ignore[reportArgumentType]
         noise=_noise(run.frame, about.get("noise_floor") or {}),
         changed=[
-            (tensor, f"{changes[tensor]:.2%}" if tensor in changes else "")
-            for tensor in comparison.get("names") or []
+            (tensor, f"{changes[tensor]:.2%}" if tensor in changes else "") for tensor in comparison.get("names") or []
         ],
         facts=_facts(run.facts),
         n_facts=len(run.facts),

@@ -25,8 +25,7 @@ LIMITS = (
     "place to intervene, not the only one, and not proof that the knowledge is stored there.",
     "The answer is read by feeding the expected answer itself (teacher forcing), so every model sees its "
     "beginning; behaviour when the model writes freely may differ.",
-    "The peak is the best of many windows, chosen on the same facts as its interval: read it as an upper "
-    "estimate.",
+    "The peak is the best of many windows, chosen on the same facts as its interval: read it as an upper estimate.",
     "Intervals resample facts. They say nothing about other random seeds, other prompts or other models.",
     "Whether knowledge can be brought back by training or by prompts is not measured here: no recovery by "
     "patching is no proof of erasure, and recovery by patching is no attack.",
@@ -81,8 +80,7 @@ def _headline(found: tuple[Peak, ...]) -> str:
     parameters = [peak for peak in defined if peak.kind == "parameters" and peak.site not in WHOLE]
     sentences = [_on_states(named or states), *_on_parameters(parameters, found)]
     return " ".join(filter(None, sentences)) or (
-        f"Only {', '.join(name(peak.site) for peak in defined)} was tried, which holds too much to point "
-        "anywhere."
+        f"Only {', '.join(name(peak.site) for peak in defined)} was tried, which holds too much to point anywhere."
     )
 
 
@@ -164,9 +162,7 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
             text += f"; in its worst window it moves away from the {donor} model ({decimal(peak.lowest)})"
         sentences.append(text + ".")
     if found and recipient == "before":
-        sentences.append(
-            "Here 1 means the before model answers like the after model, 0 means it is unchanged."
-        )
+        sentences.append("Here 1 means the before model answers like the after model, 0 means it is unchanged.")
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
@@ -178,9 +174,7 @@ def _behaviour(facts: pd.DataFrame | None) -> list[str]:
     if facts is None or facts.empty:
         return []
     before, after = (facts[f"{which}_correct"].astype(float).mean() for which in ("before", "after"))
-    return [
-        f"The before model answers {before:.0%} of the {len(facts)} facts right, the after model {after:.0%}."
-    ]
+    return [f"The before model answers {before:.0%} of the {len(facts)} facts right, the after model {after:.0%}."]
 
 
 def _behaviour_warnings(facts: pd.DataFrame | None) -> list[str]:
@@ -207,12 +201,9 @@ def _control_warnings(controls: pd.DataFrame | None) -> list[str]:
     failed = controls[~controls["passed"].astype(bool)]
     if failed.empty:
         return []
-    names = ", ".join(
-        dict.fromkeys(f"{row.control} ({row.site}, {row.metric})" for row in failed.itertuples())
-    )
+    names = ", ".join(dict.fromkeys(f"{row.control} ({row.site}, {row.metric})" for row in failed.itertuples()))
     return [
-        f"{len(failed)} of {len(controls)} controls failed: {names}. Do not trust the numbers before that "
-        "is explained."
+        f"{len(failed)} of {len(controls)} controls failed: {names}. Do not trust the numbers before that is explained."
     ]
 
 
@@ -220,9 +211,7 @@ def _warnings(found: tuple[Peak, ...]) -> list[str]:
     warnings = []
     defined = [peak for peak in found if peak.defined]
     if defined and (least := min(peak.n for peak in defined)) < FEW_FACTS:
-        warnings.append(
-            f"Only {least} fact{'s' * (least != 1)} could be scored: the intervals are wide and rough."
-        )
+        warnings.append(f"Only {least} fact{'s' * (least != 1)} could be scored: the intervals are wide and rough.")
     undefined = max((peak.n_undefined for peak in found), default=0)
     if undefined and defined:
         total = max(peak.n + peak.n_undefined for peak in found)
@@ -231,16 +220,11 @@ def _warnings(found: tuple[Peak, ...]) -> list[str]:
             "there) and are left out of every mean."
         )
     torn = [
-        peak
-        for peak in defined
-        if abs(peak.value - peak.other) > NOTHING and max(peak.value, peak.other) > NOTHING
+        peak for peak in defined if abs(peak.value - peak.other) > NOTHING and max(peak.value, peak.other) > NOTHING
     ]
     if torn:
-        listed = ", ".join(
-            f"{name(peak.site)} ({decimal(peak.value)} against {decimal(peak.other)})" for peak in torn
-        )
+        listed = ", ".join(f"{name(peak.site)} ({decimal(peak.value)} against {decimal(peak.other)})" for peak in torn)
         warnings.append(
-            f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts carry "
-            "the result."
+            f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts carry the result."
         )
     return warnings
