@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ from ..facts import Tokens
 from ..models import Slot, hf
 
 
+@runtime_checkable
 class Hook(Protocol):
     """A TransformerLens hook function: sees an activation, and returns another one or None to leave it."""
 

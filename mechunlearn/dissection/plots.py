@@ -157,7 +157,7 @@ def _add_line(
                 line={"width": 0},
                 mode="lines",
                 hoverinfo="skip",
-                legendgroup=site,
+                legendgroup=text(site),
                 showlegend=False,
             )
         )
@@ -167,7 +167,7 @@ def _add_line(
             x=rows["centre"],
             y=rows[statistic],
             name=text(site),
-            legendgroup=site,
+            legendgroup=text(site),
             showlegend=legend,
             mode="lines+markers" if joined else "markers",
             line={"color": color, "dash": dash, "width": 2},
@@ -210,9 +210,7 @@ def _axis(values: pd.Series) -> tuple[float, float]:
     return max(_LOWEST, min(lowest, 0.0) - 0.12), min(_HIGHEST, max(highest, 1.0) + 0.1)
 
 
-def _mark_outside(
-    figure: go.Figure, site: str, x: pd.Series, y: pd.Series, low: float, high: float
-) -> list[float]:
+def _mark_outside(figure: go.Figure, site: str, x: pd.Series, y: pd.Series, low: float, high: float) -> list[float]:
     """Triangles at the edge of the axis where the value itself is beyond it; returns those values."""
     beyond = (y < low) | (y > high)
     if beyond.any():
@@ -228,9 +226,8 @@ def _mark_outside(
                     "size": 10,
                 },
                 customdata=[[text(site), f"{value:.3g}"] for value in y[beyond]],
-                hovertemplate="<b>%{customdata[0]}</b><br>recovery %{customdata[1]}: outside the axis"
-                "<extra></extra>",
-                legendgroup=site,
+                hovertemplate="<b>%{customdata[0]}</b><br>recovery %{customdata[1]}: outside the axis<extra></extra>",
+                legendgroup=text(site),
                 showlegend=False,
             )
         )

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import UserError
 from .anatomy import fused_modules
+from .wrapping import quiet_loading, wrap
 
 
 def hf(model: TransformerBridge) -> PreTrainedModel:
@@ -112,8 +113,6 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
 
 def clone(model: TransformerBridge) -> TransformerBridge:
     """An independent copy: the same weights, tokenizer, device, dtype and mode, no hooks."""
-    from .loading import wrap
-
     source = hf(model)
     tensors = {name: tensor.clone() for name, tensor in state(model).items()}
     with quiet_loading():
@@ -128,21 +127,3 @@ def clone(model: TransformerBridge) -> TransformerBridge:
     twin = wrap(copied, model.tokenizer, model.cfg.model_name)
     twin.train(model.training)
     return twin
-
-
-class quiet_loading:  # noqa: N801 - used as a statement, like contextlib.suppress
-    """No progress bars and no advice from transformers while a model is put together."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._level)
-        if self._bars:
-            logging.enable_progress_bar()

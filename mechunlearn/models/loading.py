@@ -11,12 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
-from .anatomy import slots
-from .checkpoint import quiet_loading
+from .checkpoint import clone
+from .wrapping import quiet_loading, wrap
 
 DATA = Path(__file__).parent.parent / "data"
 BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
@@ -56,8 +55,6 @@ def load(
         tokenizer, name, module = tokenizer or source.tokenizer, source.cfg.model_name, None
         if _fits(source.original_model, where, DTYPES[dtype]) and tokenizer is source.tokenizer:
             return source
-        from .checkpoint import clone
-
         module = clone(source)
         module = module.to(where).to(DTYPES[dtype])
         module.tokenizer = tokenizer
@@ -77,29 +74,6 @@ def load(
 
 def _fits(module: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
     return all(p.device.type == device.type and p.dtype == dtype for p in module.parameters())
-
-
-def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge:
-    """Put TransformerLens' hooks into a causal language model. The weights stay where they are.
-
-    Raises:
-        UserError: unknown architecture; NaN or infinite weights.
-    """
-    architecture = type(module).__name__
-    for parameter_name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; the checkpoint is not usable")
-    try:
-        bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)
-    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{name}: TransformerLens cannot wrap {architecture}: {error}") from error
-    # The bridge's own set-up would swap the tokenizer for one that always adds BOS; facts keep to what it wants.
-    if tokenizer is not None:
-        bridge.tokenizer = tokenizer
-        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
-    if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
-        raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
-    return bridge.eval()
 
 
 def _from_checkpoint(

@@ -1,0 +1,52 @@
+"""Put TransformerLens' hooks into a model of transformers, without a word."""
+
+from __future__ import annotations
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import UserError
+from .anatomy import slots
+
+
+def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge:
+    """Put TransformerLens' hooks into a causal language model. The weights stay where they are.
+
+    Raises:
+        UserError: unknown architecture; NaN or infinite weights.
+    """
+    architecture = type(module).__name__
+    for parameter_name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; the checkpoint is not usable")
+    try:
+        bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)
+    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{name}: TransformerLens cannot wrap {architecture}: {error}") from error
+    # The bridge's own set-up would swap the tokenizer for one that always adds BOS; facts keep to what it wants.
+    if tokenizer is not None:
+        bridge.tokenizer = tokenizer
+        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
+    if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
+        raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
+    return bridge.eval()
+
+
+class quiet_loading:  # noqa: N801 - used as a statement, like contextlib.suppress
+    """No progress bars and no advice from transformers while a model is put together."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._level)
+        if self._bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,155 @@
+"""Figures hold the summary's numbers, and nothing of a user's text becomes markup in them."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mechunlearn.dissection.plots import plot_positions, plot_recovery, window_families
+from mechunlearn.dissection.styles import style
+from mechunlearn.dissection.summary import summarise
+from mechunlearn.errors import UserError
+
+from ..reporting import synthetic
+
+SUMMARY = summarise(synthetic.frame(8), draws=50)
+
+
+def lines(figure: go.Figure) -> dict[str, go.Scatter]:
+    return {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
+
+
+def test_lines_hold_the_summary() -> None:
+    figure = plot_recovery(SUMMARY, "kl", "ratio_of_means", windows="single layers")
+    rows = SUMMARY[
+        (SUMMARY["metric"] == "kl") & (SUMMARY["site"] == "mlp_keys")
+        & (SUMMARY["first_layer"] == SUMMARY["last_layer"]) & (SUMMARY["first_layer"] >= 0)
+    ].sort_values("first_layer")  # fmt: skip
+    trace = lines(figure)["mlp_keys"]
+    assert list(trace.x) == list(rows["centre"]) and list(trace.y) == list(rows["ratio_of_means"])
+    band = next(t for t in figure.data if t.fill == "toself" and t.legendgroup == "mlp_keys")
+    assert list(band.y) == [*rows["ratio_high"], *rows["ratio_low"][::-1]]
+    subtitle = figure.layout.title.subtitle.text
+    assert "before → after" in subtitle and "n = 6 facts" in subtitle and "2 undefined" in subtitle
+    assert "KL" in figure.layout.title.text
+
+
+def test_sources_are_alike() -> None:
+    frame = synthetic.frame(8)
+
+    class Result:
+        def summary(self) -> pd.DataFrame:
+            return summarise(frame)
+
+    one, two, three = (plot_recovery(source) for source in (frame, summarise(frame), Result()))
+    assert one == two == three
+
+
+def test_parameters_are_dashed_and_colours_are_fixed() -> None:
+    found = lines(plot_recovery(SUMMARY))
+    assert found["value_vectors"].line.dash == "dash" and found["mlp_coefficients"].line.dash == "solid"
+    assert all(found[name].line.color == style(name)[0] for name in found)
+    assert style("transformer.h.*") == style("transformer.h.*")
+
+
+def test_families_of_windows() -> None:
+    families = window_families(SUMMARY)
+    assert list(families) == ["windows of up to 5 layers", "single layers"]
+    wide = {*zip(families["windows of up to 5 layers"]["first_layer"],
+                 families["windows of up to 5 layers"]["last_layer"], strict=True)}  # fmt: skip
+    assert wide == {(0, 2), (0, 3), (0, 4), (1, 5), (2, 5), (3, 5)}
+
+
+def test_families_of_cumulative_and_single_layer_models() -> None:
+    rows = SUMMARY[SUMMARY["site"] == "mlp_keys"].drop_duplicates(["first_layer", "last_layer"]).iloc[:4]
+    up_to = rows.assign(first_layer=0, last_layer=[0, 1, 2, 3])
+    assert [len(part) for part in window_families(up_to).values()] == [3]
+    assert window_families(rows.iloc[:1].assign(first_layer=0, last_layer=0)) == {}
+    assert len(plot_recovery(rows.iloc[:1].assign(first_layer=0, last_layer=0)).data) == 1
+
+
+def test_sites_without_layers_and_all_layers_stand_aside() -> None:
+    figure = plot_recovery(SUMMARY)
+    axis = figure.layout.xaxis
+    assert {"all layers", "embedding", "final_norm", "unembedding"} <= set(axis.ticktext)
+    aside = [trace for trace in figure.data if trace.mode == "markers"]
+    assert aside and min(min(trace.x) for trace in aside) > 5
+
+
+def test_values_far_outside_are_marked_and_counted() -> None:
+    figure = plot_recovery(synthetic.frame(8, wild=True))
+    low, high = figure.layout.yaxis.range
+    assert low == -0.5 and high <= 1.25
+    assert any("1 value lies outside" in note.text and "-7" in note.text for note in figure.layout.annotations)
+    edge = next(t for t in figure.data if t.mode == "markers" and "triangle-down" in np.atleast_1d(t.marker.symbol))
+    assert low < edge.y[0] < 0
+
+
+def test_the_ends_of_the_scale_follow_the_direction() -> None:
+    frame = synthetic.frame(4, directions=("before->after", "after->before"))
+    for direction, one in (("before->after", "1 = as before"), ("after->before", "1 = as after")):
+        notes = [note.text for note in plot_recovery(frame, direction=direction).layout.annotations]
+        assert one in notes
+
+
+def test_undefined_everywhere_is_drawn_without_a_value() -> None:
+    figure = plot_recovery(synthetic.frame(4, undefined=4))
+    assert all(np.isnan(trace.y).all() for trace in lines(figure).values())
+
+
+def test_maps() -> None:
+    frame = synthetic.frame(4, positions=True)
+    figure = plot_positions(frame)
+    assert [note.text for note in figure.layout.annotations] == ["residual", "attention_output", "mlp_output"]
+    first = figure.data[0]
+    assert first.z.shape == (6, 9) and figure.layout.coloraxis.cmid == 0
+    rows = frame[(frame["site"] == "residual") & (frame["metric"] == "mse") & frame["position"].eq(6).fillna(False)]
+    expected = rows[rows["first_layer"] == 2]["recovery"].mean()
+    assert first.z[2, 6] == pytest.approx(expected)
+    assert figure.layout.xaxis3.ticktext[:3] == ("&lt;s&gt;_0", "The_1", "capital_2")
+
+
+def test_maps_of_one_fact_and_of_facts_that_differ() -> None:
+    frame = synthetic.frame(4, positions=True)
+    frame.loc[(frame["fact"] == "1") & (frame["position"] == 3), "token"] = "at"
+    assert plot_positions(frame).layout.xaxis3.ticktext[3] == "3"
+    one = plot_positions(frame, fact="1")
+    assert one.layout.xaxis3.ticktext[3] == "at_3" and "fact 1" in one.layout.title.subtitle.text
+
+
+HOSTILE = '<a href="https://example.com">x</a><img src=x onerror=alert(1)>'
+
+
+def test_hostile_names_and_tokens_are_text() -> None:
+    frame = synthetic.frame(3, positions=True)
+    frame["site"] = frame["site"].replace({"mlp_keys": HOSTILE, "residual": HOSTILE})
+    frame.loc[frame["position"] == 0, "token"] = HOSTILE
+    for figure in (plot_recovery(frame), plot_positions(frame)):
+        texts = str(figure.to_dict())
+        assert "<a href" not in texts and "<img" not in texts
+    assert html.escape(HOSTILE, quote=False) in lines(plot_recovery(frame))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "accuracy"}, "mse, mse_centred"),
+        ({"statistic": "median"}, "mean_of_ratios"),
+        ({"direction": "sideways"}, "before->after"),
+        ({"windows": "pairs"}, "single layers"),
+    ],
+)
+def test_unknown_options_say_what_there_is(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plot_recovery(SUMMARY, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_maps_need_positions_and_a_known_fact() -> None:
+    with pytest.raises(UserError, match="dissect with positions"):
+        plot_positions(synthetic.frame(3))
+    with pytest.raises(UserError, match="'none'"):
+        plot_positions(synthetic.frame(3, positions=True), fact="none")

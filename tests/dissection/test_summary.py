@@ -1,0 +1,158 @@
+"""The summary against a slow oracle, and what it does with undefined rows."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mechunlearn.dissection.summary import COLUMNS, summarise
+from mechunlearn.errors import UserError
+
+from ..reporting import synthetic
+
+KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "metric"]
+
+
+def small(distances: list[float], baselines: list[float], defined: list[bool] | None = None) -> pd.DataFrame:
+    defined = [True] * len(distances) if defined is None else defined
+    return pd.DataFrame(
+        {
+            "fact": [f"f{i}" for i in range(len(distances))],
+            "site": "value_vectors",
+            "kind": "parameters",
+            "direction": "before->after",
+            "first_layer": 1,
+            "last_layer": 3,
+            "position": pd.array([pd.NA] * len(distances), dtype="Int64"),
+            "metric": "mse",
+            "distance": distances,
+            "baseline": baselines,
+            "recovery": [1 - d / b if ok else np.nan for d, b, ok in zip(distances, baselines, defined, strict=True)],
+            "defined": defined,
+        }
+    )
+
+
+def oracle(rows: pd.DataFrame, draws: int, seed: int) -> tuple[float, float, float, float]:
+    """Both estimates and the interval of each, one draw at a time (the draws of numpy's own generator)."""
+    rows = rows[rows["defined"]]
+    n = len(rows)
+    picks = np.random.default_rng(seed).integers(n, size=(draws, n))
+    means = [rows["recovery"].iloc[pick].mean() for pick in picks]
+    ratios = [1 - rows["distance"].iloc[pick].sum() / rows["baseline"].iloc[pick].sum() for pick in picks]
+    return (*np.percentile(means, [2.5, 97.5]), *np.percentile(ratios, [2.5, 97.5]))
+
+
+def test_agrees_with_a_slow_oracle() -> None:
+    frame = synthetic.frame(11, 4)
+    frame = frame[frame["site"].isin(["mlp_coefficients", "embedding"]) & frame["metric"].isin(["mse", "kl"])]
+    summary = summarise(frame, draws=60, seed=5)
+    assert list(summary.columns) == COLUMNS
+    assert len(summary) == frame.groupby(KEYS).ngroups
+    for row in summary.itertuples():
+        rows = frame[np.logical_and.reduce([frame[key] == getattr(row, key) for key in KEYS])]
+        good = rows[rows["defined"]]
+        assert row.n == 9 and row.n_undefined == 2
+        assert row.mean_of_ratios == pytest.approx(good["recovery"].mean())
+        assert row.ratio_of_means == pytest.approx(1 - good["distance"].sum() / good["baseline"].sum())
+        measured = (row.mean_low, row.mean_high, row.ratio_low, row.ratio_high)
+        assert measured == pytest.approx(oracle(rows, 60, 5))
+        assert row.centre == (row.first_layer + row.last_layer) / 2
+
+
+def test_two_estimators_differ_where_one_fact_dominates() -> None:
+    row = summarise(small([1.0, 0.5, 100.0], [10.0, 10.0, 1.0])).iloc[0]
+    assert row.mean_of_ratios == pytest.approx((0.9 + 0.95 - 99) / 3)
+    assert row.ratio_of_means == pytest.approx(1 - 101.5 / 21)
+
+
+def test_undefined_rows_are_counted_and_never_averaged() -> None:
+    frame = small([1.0, 7.0, 3.0], [4.0, 1e-30, 4.0], [True, False, True])
+    frame.loc[1, "distance"] = np.nan
+    row = summarise(frame).iloc[0]
+    assert (row.n, row.n_undefined) == (2, 1)
+    assert row.mean_of_ratios == pytest.approx(0.5) and row.ratio_of_means == pytest.approx(0.5)
+    assert 0.25 <= row.mean_low <= row.mean_high <= 0.75
+
+
+def test_a_group_without_a_defined_row_is_there_and_empty() -> None:
+    row = summarise(small([1.0, 2.0], [0.0, 0.0], [False, False])).iloc[0]
+    assert (row.n, row.n_undefined) == (0, 2)
+    assert row[["mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"]].isna().all()
+
+
+def test_one_fact_has_an_estimate_but_no_interval() -> None:
+    row = summarise(small([1.0], [4.0])).iloc[0]
+    assert row.mean_of_ratios == 0.75 and row.ratio_of_means == 0.75
+    assert np.isnan(row.mean_low) and np.isnan(row.ratio_high)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 100), st.booleans()), min_size=1, max_size=12),
+    st.integers(0, 3),
+)
+def test_bounds_and_invariances(rows: list[tuple[float, float, bool]], seed: int) -> None:
+    frame = small(*map(list, zip(*rows, strict=True)))  # pyright: ignore[reportArgumentType]
+    row = summarise(frame, draws=200, seed=seed).iloc[0]
+    good = [1 - d / b for d, b, ok in rows if ok]
+    assert row.n == len(good) and row.n + row.n_undefined == len(rows)
+    if len(good) >= 2:
+        for name in ("mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"):
+            assert min(good) - 1e-6 <= row[name] <= max(good) + 1e-6
+        assert row.mean_low <= row.mean_high and row.ratio_low <= row.ratio_high
+        scaled = frame.assign(distance=frame["distance"] * 3, baseline=frame["baseline"] * 3)
+        assert summarise(scaled, draws=200, seed=seed).iloc[0].ratio_low == pytest.approx(row.ratio_low)
+
+
+def test_other_groups_do_not_change_a_group() -> None:
+    frame = synthetic.frame(10)
+    alone = summarise(frame[frame["site"] == "mlp_keys"])
+    among = summarise(frame)
+    among = among[among["site"] == "mlp_keys"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, among)
+
+
+def test_maps_are_summarised_by_position() -> None:
+    summary = summarise(synthetic.frame(5, 3, positions=True))
+    maps = summary[summary["position"].notna()]
+    assert sorted(maps["position"].unique()) == list(range(9))
+    assert (maps["n"] == 4).all()
+    assert summary["position"].dtype == "Int64"
+
+
+def test_a_fact_twice_in_a_group_is_refused() -> None:
+    frame = synthetic.frame(3, 3)
+    with pytest.raises(UserError, match="twice"):
+        summarise(pd.concat([frame, frame]))
+
+
+def test_other_frames_are_refused_and_an_empty_one_is_empty() -> None:
+    with pytest.raises(UserError, match="baseline, recovery"):
+        summarise(synthetic.frame(3, 3).drop(columns=["baseline", "recovery"]))
+    assert summarise(synthetic.frame(3, 3).iloc[:0]).empty
+
+
+@pytest.mark.parametrize("options", [{"level": 1.0}, {"level": 0.0}, {"draws": 0}])
+def test_senseless_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
+        summarise(synthetic.frame(3, 3), **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_is_fast_enough() -> None:
+    part = small([1.0] * 300, [2.0] * 300)
+    blocks = [
+        part.assign(site=str(site), first_layer=layer, last_layer=layer, metric=metric)
+        for site in range(8)
+        for layer in range(20)
+        for metric in "abcd"
+    ]
+    frame = pd.concat(blocks, ignore_index=True)
+    start = time.process_time()
+    assert len(summarise(frame)) == 640
+    assert time.process_time() - start < 2.5
