@@ -53,6 +53,7 @@ def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
     for site, windows in rows.groupby("site", sort=False, observed=True):
         everywhere = (windows["first_layer"] == 0) & (windows["last_layer"] == last)
         parts = windows[~everywhere] if (~everywhere).any() else windows
+        whole = windows[everywhere & windows["mean_of_ratios"].notna()]
         defined = parts[parts["mean_of_ratios"].notna()]
         best = _highest(defined) if len(defined) else parts.iloc[0]
         one = windows[(windows["first_layer"] >= 0) & (windows["first_layer"] == windows["last_layer"])]
@@ -68,7 +69,7 @@ def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
                 low=float(best["mean_low"]),
                 high=float(best["mean_high"]),
                 lowest=float(windows["mean_of_ratios"].min()),
-                all_layers=float(windows.loc[everywhere, "mean_of_ratios"].iloc[0]) if everywhere.any() else None,
+                all_layers=float(whole["mean_of_ratios"].iloc[0]) if len(whole) else None,
                 single=None if single is None else float(single["mean_of_ratios"]),
                 single_layer=None if single is None else int(single["first_layer"]),
                 other=float(best["ratio_of_means"]),

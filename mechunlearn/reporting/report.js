@@ -42,7 +42,7 @@
     return Plotly.react(plot, data, dressed(layout, isDark, width), { ...config, displayModeBar: width >= narrow });
   }
 
-  const visible = () => [...document.querySelectorAll("figure")].filter((figure) => figure.offsetParent !== null);
+  const visible = () => [...document.querySelectorAll("figure")].filter((figure) => !figure.closest("details:not([open])"));
   const drawAll = (isDark) => Promise.all(visible().map((figure) => draw(figure, isDark)));
 
   for (const details of document.querySelectorAll("details.more")) {

@@ -49,9 +49,7 @@ def frame(
                     defined = fact < n_facts - undefined
                     baseline = rng.gamma(4.0) if defined else 1e-9
                     recovery = level + rng.normal(0, 0.05)
-                    rows.append(
-                        (str(fact), site, kind, direction, first, last, metric, baseline, recovery, defined)
-                    )
+                    rows.append((str(fact), site, kind, direction, first, last, metric, baseline, recovery, defined))
     table = pd.DataFrame(
         rows,
         columns=[
@@ -80,9 +78,7 @@ def _maps(n_facts: int, n_layers: int, rng: np.random.Generator) -> pd.DataFrame
             "last_layer": layer,
             "metric": metric,
             "baseline": rng.gamma(4.0),
-            "recovery": rng.normal(0, 0.05)
-            + 0.9 * (position - 4 == layer)
-            - 0.4 * (position == 8) * (layer == 0),
+            "recovery": rng.normal(0, 0.05) + 0.9 * (position - 4 == layer) - 0.4 * (position == 8) * (layer == 0),
             "defined": True,
             "position": position,
             "token": token,
@@ -102,9 +98,7 @@ def controls(failing: bool = False) -> pd.DataFrame:
         ("restore everything", "everything", "mse", 1.0, 1.0, 1e-6, True),
         ("empty window", "mlp_coefficients", "mse", 0.0, 0.21 if failing else 0.0, 1e-6, not failing),
     ]
-    return pd.DataFrame(
-        rows, columns=["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
-    )
+    return pd.DataFrame(rows, columns=["control", "site", "metric", "expected", "measured", "tolerance", "passed"])
 
 
 def facts(n: int = 24, hostile: list[str] | None = None) -> pd.DataFrame:
