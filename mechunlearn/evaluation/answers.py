@@ -44,9 +44,7 @@ def score_answers(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerS
             logprobs = log_probs(scored).gather(-1, targets[:, None])[:, 0]
             rows = batch.predicts.nonzero()[:, 0].cpu()
             count = torch.bincount(rows, minlength=len(batch))
-            hits = torch.zeros(len(batch), dtype=torch.long).index_add_(
-                0, rows, (scored.argmax(-1) == targets).long()
-            )
+            hits = torch.zeros(len(batch), dtype=torch.long).index_add_(0, rows, (scored.argmax(-1) == targets).long())
             sums = logprobs.new_zeros(len(batch)).index_add_(0, rows, logprobs)
             correct.append(hits == count)
             total.append(sums)

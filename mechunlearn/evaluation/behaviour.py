@@ -55,10 +55,7 @@ def behaviour(
     scores = score_answers(model, tokens, batch_size)
     measured = pd.DataFrame(
         {
-            **{
-                field: ["all" if getattr(f, field) is None else getattr(f, field) for f in facts]
-                for field in by
-            },
+            **{field: ["all" if getattr(f, field) is None else getattr(f, field) for f in facts] for field in by},
             "recall": scores.correct.double().numpy(),
             "answer_probability": scores.mean_logprob.double().exp().numpy(),
             "answer_logprob": scores.logprob.double().numpy(),

@@ -43,9 +43,7 @@ def per_text_loss(model: Model, texts: Sequence[str] | Tokens, batch_size: int =
         return _sum_by_text(_tokens(model, texts), nll, batch_size)
 
 
-def per_text_kl(
-    model: Model, reference: Model, texts: Sequence[str] | Tokens, batch_size: int = 16
-) -> PerText:
+def per_text_kl(model: Model, reference: Model, texts: Sequence[str] | Tokens, batch_size: int = 16) -> PerText:
     """KL(reference ‖ model) of the next-token distributions, summed over the predicted tokens of each text.
 
     Raises as `per_text_loss` does.
@@ -79,9 +77,7 @@ def _tokens(model: Model, texts: Sequence[str] | Tokens) -> Tokens:
     return tokenize_texts(texts, tokenizer_of(model), context=context_of(model))
 
 
-def _sum_by_text(
-    tokens: Tokens, measure: Callable[[Tokens], Float[Tensor, " scored"]], batch_size: int
-) -> PerText:
+def _sum_by_text(tokens: Tokens, measure: Callable[[Tokens], Float[Tensor, " scored"]], batch_size: int) -> PerText:
     """Add up what `measure` gives at each predicted token; rows with the same id are pieces of one text."""
     number = {name: place for place, name in enumerate(dict.fromkeys(tokens.fact_ids))}
     text_of_row = torch.tensor([number[name] for name in tokens.fact_ids])

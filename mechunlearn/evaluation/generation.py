@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..facts import Fact, Facts, Template, prompt_tokens
-from .forward import Model, context_of, logits_of, measuring, tokenizer_of
+from ..models import hf
+from .forward import context_of, device_of, measuring, tokenizer_of
 
 
 def greedy_answers(
-    model: Model,
+    model: TransformerBridge,
     facts: Facts | Sequence[Fact],
     template: Template | None = None,
     *,
@@ -47,9 +51,7 @@ def greedy_answers(
             raise UserError(f"fact {name!r}: {needed} are more than the context of {context}")
         groups[len(ids)].append(number)
     batches = [
-        rows[first : first + batch_size]
-        for rows in groups.values()
-        for first in range(0, len(rows), batch_size)
+        rows[first : first + batch_size] for rows in groups.values() for first in range(0, len(rows), batch_size)
     ]
     answers = [""] * len(prompts)
     ends = _end_tokens(model, tokenizer)
@@ -63,24 +65,29 @@ def greedy_answers(
 
 
 def _generate(
-    model: Model, ids: Int[Tensor, "batch pos"], steps: int, ends: set[int]
+    model: TransformerBridge, ids: Int[Tensor, "batch pos"], steps: int, ends: set[int]
 ) -> Int[Tensor, "batch new"]:
-    """Greedy continuations. Written out, because `generate` of transformers takes over a checkpoint's own
-    settings (a repetition penalty, say), with which the result is no longer the most probable token."""
-    given = ids.shape[1]
+    """Greedy continuations, with the keys and values of earlier tokens kept.
+
+    Written out, because `generate` of transformers takes over a checkpoint's own settings (a repetition penalty,
+    say), with which the result is no longer the most probable token.
+    """
+    given, device = ids.shape[1], device_of(model)
+    new, kept = ids, None
     done = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(steps):
-        following = logits_of(model, ids, torch.ones_like(ids))[:, -1].argmax(-1).cpu()
-        ids = torch.cat([ids, following[:, None]], 1)
-        done |= torch.tensor([token in ends for token in following.tolist()])
+        mask = torch.ones_like(ids).to(device)
+        output = hf(model)(new.to(device), attention_mask=mask, past_key_values=kept, use_cache=True)
+        new, kept = output.logits[:, -1].argmax(-1, keepdim=True).cpu(), output.past_key_values
+        ids = torch.cat([ids, new], 1)
+        done |= torch.tensor([token in ends for token in new[:, 0].tolist()])
         if done.all():
             break
     return ids[:, given:]
 
 
-def _end_tokens(model: Model, tokenizer) -> set[int]:
+def _end_tokens(model: TransformerBridge, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Every token that ends a text, by the tokenizer or by the checkpoint (chat models have several)."""
-    settings = getattr(getattr(model, "original_model", model), "generation_config", None)
-    own = getattr(settings, "eos_token_id", None)
-    found = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    own: Any = getattr(hf(model).generation_config, "eos_token_id", None)
+    found: list[Any] = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
     return {int(token) for token in found if token is not None}

@@ -58,7 +58,7 @@ def bootstrap_interval(
 
 def _checked(name: str, values: ArrayLike) -> Float[np.ndarray, "*group fact"]:
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 0 or array.shape[-1] == 0:
+    if not array.shape or not array.shape[-1]:
         raise UserError(f"an interval needs at least one of {name}")
     if not np.isfinite(array).all():
         raise UserError(f"{name} must be finite; take undefined ones out (and count them) before")

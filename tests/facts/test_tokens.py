@@ -225,7 +225,7 @@ def test_a_slow_tokenizer_gives_the_right_mask_or_an_error():
     assert "".join(chr(token - 1) for token in tokens.ids[tokens.answers]) == "in Rome"
     tokens = tokenize([Fact("where", "Rome")], Slow(2))  # "wh" "er" "e " | "Ro" "me"
     assert tokens.answers.tolist() == [[False] * 3 + [True] * 2]
-    tokens = tokenize([Fact("whe", "Rome")], Slow(2), Template(answer=": {answer}"))  # "wh" "e:" | " R" "om" "e"
+    tokens = tokenize([Fact("whe", "Rome")], Slow(2), Template("{prompt}:"))  # "wh" "e:" | " R" "om" "e"
     assert tokens.answers.tolist() == [[False] * 2 + [True] * 3]
     with pytest.raises(UserError, match="share a token in 'whereRome'"):  # "wh" "er" "eR"
         tokenize([Fact("where", "Rome")], Slow(2), Template(answer="{answer}"))
