@@ -95,6 +95,11 @@ def amount(value: float) -> str:
     return "little" if value >= NOTHING else "next to nothing"
 
 
+def judged(passed: object) -> bool:
+    """Whether a control has a verdict; without one it is a measurement that helps to read the others."""
+    return not pd.isna(passed)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
+
+
 def decimal(value: float) -> str:
     """A recovery as it is written; never "-0.00"."""
     return f"{round(value, 2) + 0.0:.2f}"

@@ -15,7 +15,7 @@ from ..dissection.plots import plot_positions, plot_recovery, window_families
 from ..dissection.summary import summarise
 from .curves import plot_recall, plot_text
 from .folders import DissectionRun, UnlearningRun
-from .peaks import Peak
+from .peaks import Peak, judged
 from .words import Words
 
 SHOWN_FACTS = 50
@@ -76,8 +76,12 @@ class DissectionSection:
     versions: list[tuple[str, str]] = field(default_factory=list)
 
     @property
+    def n_passed(self) -> int:
+        return sum(row["outcome"] == "passed" for row in self.controls)
+
+    @property
     def n_failed(self) -> int:
-        return sum(not row["passed"] for row in self.controls)
+        return sum(row["outcome"] == "failed" for row in self.controls)
 
     @property
     def peaks(self) -> tuple[Peak, ...]:
@@ -111,14 +115,14 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
         figures=figures,
         more_figures=more,
         behaviour=_behaviour(run.facts),
-        controls=run.controls.to_dict("records"),  # pyright: ignore[reportArgumentType]
+        controls=_controls(run.controls),
         noise=_noise(run.frame, about.get("noise_floor") or {}),
         changed=[
             (tensor, f"{changes[tensor]:.2%}" if tensor in changes else "") for tensor in comparison.get("names") or []
         ],
         facts=_facts(run.facts),
         n_facts=len(run.facts),
-        settings=_flat({key: value for key, value in about.items() if key not in ("comparison", "versions")}),
+        settings=_flat(_settings(about)),
         versions=_flat(about.get("versions") or run.run.get("versions") or {}),
     )
 
@@ -174,6 +178,17 @@ def _behaviour(facts: pd.DataFrame) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _controls(controls: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    for row in controls.to_dict("records"):
+        outcome = ("passed" if row["passed"] else "failed") if judged(row["passed"]) else "measured"
+        numbers = {
+            name: "–" if pd.isna(row[name]) else f"{row[name]:.6g}" for name in ("expected", "measured", "tolerance")
+        }
+        rows.append({**row, **numbers, "outcome": outcome})
+    return rows
+
+
 def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> list[tuple[str, str, int, int]]:
     """Per metric: the floor, and how many of the frame's rows lie below it."""
     return [
@@ -196,6 +211,14 @@ def _facts(facts: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in facts.head(SHOWN_FACTS).to_dict("records")
     ]
+
+
+def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page does not say elsewhere; families of windows by name, not window by window."""
+    settings = {key: value for key, value in about.items() if key not in ("comparison", "versions")}
+    if isinstance(about.get("windows"), Mapping):
+        settings["windows"] = list(about["windows"])
+    return settings
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .peaks import MUCH, NOTHING, PART, Peak, amount, decimal, name, peaks
+from .peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has
@@ -90,8 +90,8 @@ def _on_states(states: list[Peak]) -> str:
     best = max(states, key=lambda peak: peak.value)
     if best.value < PART:
         return (
-            f"No patched state brings back more than {amount(best.value)} in any window (at most "
-            f"{decimal(best.value)})."
+            f"No patched state brings back more than {decimal(best.value)} of the change in any window "
+            f"({name(best.site)}{_in(best)})."
         )
     return (
         f"The answer can be put back: {amount(best.value)} of it returns ({decimal(best.value)}) when the "
@@ -120,8 +120,8 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...]) -> list[str]
         )
     elif best is not None and (len(parameters) > 1 or not sentences):
         sentences.append(
-            f"No group of parameters tried undoes more than {amount(best.value)} of the change by itself "
-            f"(at most {decimal(best.value)}, {name(best.site)})."
+            f"No group of parameters tried undoes more than {decimal(best.value)} of the change by itself "
+            f"({name(best.site)}{_in(best)})."
         )
     return sentences
 
@@ -158,6 +158,8 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
         text += decimal(peak.value) + _interval(peak)
         if peak.all_layers is not None and place:
             text += f", {decimal(peak.all_layers)} in all layers at once"
+            if peak.site == STATES[0]:
+                text += " (what that lacks to 1 is due to value vectors, embedding, final norm and unembedding)"
         if peak.lowest < -NOTHING:
             text += f"; in its worst window it moves away from the {donor} model ({decimal(peak.lowest)})"
         sentences.append(text + ".")
@@ -198,12 +200,13 @@ def _behaviour_warnings(facts: pd.DataFrame | None) -> list[str]:
 def _control_warnings(controls: pd.DataFrame | None) -> list[str]:
     if controls is None or controls.empty:
         return ["No controls were recorded: nothing here shows that the patches did what they should."]
-    failed = controls[~controls["passed"].astype(bool)]
-    if failed.empty:
+    verdicts = [row for row in controls.itertuples() if judged(row.passed)]
+    failed = [row for row in verdicts if not row.passed]
+    if not failed:
         return []
-    names = ", ".join(dict.fromkeys(f"{row.control} ({row.site}, {row.metric})" for row in failed.itertuples()))
+    names = ", ".join(dict.fromkeys(f"{row.control} ({row.site})" for row in failed))
     return [
-        f"{len(failed)} of {len(controls)} controls failed: {names}. Do not trust the numbers before that is explained."
+        f"{len(failed)} of {len(verdicts)} controls failed: {names}. Do not trust the numbers before that is explained."
     ]
 
 

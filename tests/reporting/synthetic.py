@@ -95,6 +95,7 @@ def _maps(n_facts: int, n_layers: int, rng: np.random.Generator) -> pd.DataFrame
 def controls(failing: bool = False) -> pd.DataFrame:
     rows = [
         ("self-patch", "mlp_coefficients", "mse", 0.0, 0.0, 1e-6, True),
+        ("all layers at once", "mlp_coefficients+attention_output", "mse", None, 0.97, None, None),
         ("restore everything", "everything", "mse", 1.0, 1.0, 1e-6, True),
         ("empty window", "mlp_coefficients", "mse", 0.0, 0.21 if failing else 0.0, 1e-6, not failing),
     ]
@@ -142,7 +143,7 @@ def about(n: int = 24, **changes: object) -> dict[str, object]:
         "noise_floor": dict.fromkeys(METRICS, 1e-6),
         "settings": {"sites": list(SHAPES), "batch": 16},
         "versions": {"mechunlearn": "0.1.0", "torch": "2.13.0"},
-        "windows": ["sliding:5", "single", "all"],
+        "windows": {"sliding(5)": [[0, 2], [0, 3]], "single": [[0, 0]], "all": [[0, 5]]},
         "positions": "all",
         "positions_rule": "positions whose logits predict an answer token",
         "seed": 0,

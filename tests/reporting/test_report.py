@@ -93,6 +93,8 @@ def test_it_answers_in_words_first(page: Page) -> None:
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "1 of 3 controls failed: empty window" in text
+    assert "all layers at once mlp_coefficients+attention_output mse – 0.97 – measured" in text
+    assert "windows sliding(5), single, all" in text
     assert "arXiv 2410.06606" in text and "2.13.0" in text
 
 
