@@ -37,9 +37,10 @@ class OneLine(TyperGroup):
             _complain(f"interrupted; {HINT}")
             raise typer.Exit(130) from None
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(self, args: Any = None, *rest: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            result = super().main(*args, standalone_mode=False, **kwargs)
+            result = super().main(args, *rest, standalone_mode=False, **options)
         except TyperException as error:  # unknown options, missing arguments and the like
             path = getattr(getattr(error, "ctx", None), "command_path", "mechunlearn")
             _complain(f"{error.format_message().rstrip('.')}. Try: {path} --help")
@@ -75,12 +76,11 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first
 
 def main() -> None:
     """Where the installed command starts."""
-    app()
+    app(prog_name="mechunlearn")
 
 
 @app.callback(invoke_without_command=True)
 def start(
-    ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Was the knowledge removed, or only made unreachable, and where?
@@ -102,8 +102,6 @@ def start(
         from importlib.metadata import version as installed
 
         typer.echo(f"mechunlearn {installed('mechunlearn')}")
-    elif ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 @app.command()
