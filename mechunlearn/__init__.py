@@ -1,1 +1,58 @@
-"""TBD."""
+"""mechunlearn: was the knowledge erased, or only hidden?
+
+before = mu.load("organism")
+facts = mu.Facts.builtin("organism")
+after = mu.unlearn(before, mu.NPO(beta=0.1), forget=facts.forget, retain=facts.retain).model
+mu.dissect(before, after, facts.forget).plot()
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .dissection import Dissection, dissect
+    from .errors import UserError
+    from .facts import Fact, Facts, Template, tokenize
+    from .models import clone, compare, load, save
+    from .reporting import report
+    from .unlearning import DPO, NPO, GradientDifference, unlearn
+
+__version__ = version("mechunlearn")
+__all__ = [
+    "DPO",
+    "NPO",
+    "Dissection",
+    "Fact",
+    "Facts",
+    "GradientDifference",
+    "Template",
+    "UserError",
+    "clone",
+    "compare",
+    "dissect",
+    "load",
+    "report",
+    "save",
+    "tokenize",
+    "unlearn",
+]
+_HOME = {
+    **dict.fromkeys(("Dissection", "dissect"), "dissection"),
+    **dict.fromkeys(("UserError",), "errors"),
+    **dict.fromkeys(("Fact", "Facts", "Template", "tokenize"), "facts"),
+    **dict.fromkeys(("clone", "compare", "load", "save"), "models"),
+    **dict.fromkeys(("report",), "reporting"),
+    **dict.fromkeys(("DPO", "NPO", "GradientDifference", "unlearn"), "unlearning"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a room when its name is first used: `mechunlearn --help` need not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

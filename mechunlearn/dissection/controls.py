@@ -12,7 +12,7 @@ from ..facts import Tokens
 from ..models import slots
 from ..sites import resolve
 from .arms import Arm, Scored, run_arms
-from .engine import Trace, record, unembed
+from .engine import Trace, record
 from .plan import Patch, activation_arm, hooks_to_record
 from .scores import Reference, distances
 from .sweep import Sweep
@@ -33,12 +33,9 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     """
     model = sweep.recipient
     last = model.cfg.n_layers - 1
-    whole, tokens = tokens, sweep.needed(tokens)
-    own = record(model, tokens)
-    donor = record(sweep.donor, tokens)
-    scored, reference = sweep.reference(donor, whole)
+    recorded = sweep.record(tokens)
+    own, scored, reference, plain = recorded.own, recorded.scored, recorded.reference, recorded.plain[None]
     empty, _ = run_arms(model, own, [Arm(0)], scored)
-    plain = unembed(model, own.entries[-1][scored.facts, scored.places])[None]
     rows: list[dict[str, object]] = []
 
     def add(control: str, site: str, logits: Tensor, expected: float | None, against: Tensor = plain) -> None:
@@ -53,15 +50,15 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
         add("patched with its own activations, all layers", site, arm, 0.0, against)
     everything = tuple(slot for slot in slots(model) if slot.path in sweep.different)
     if everything:
-        add("every parameter restored", "everything", sweep.restored(own, everything, (), scored), 1.0)
+        add("every parameter restored", "everything", sweep.restored(recorded, everything), 1.0)
     try:
         whole = Patch(resolve(BOTH, model), 0, last)
     except UserError:  # the architecture lacks one of the two: there is no such control
         return pd.DataFrame(rows, columns=COLUMNS)
-    arm = activation_arm(whole, record(sweep.donor, tokens, hooks_to_record([whole])), None)
+    arm = activation_arm(whole, record(sweep.donor, own.tokens, hooks_to_record([whole])), None)
     add("all layers at once", BOTH, run_arms(model, own, [arm], scored)[0], None)
     rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
-    logits = sweep.restored(own, rest, (), scored, arm) if rest else run_arms(model, own, [arm], scored)[0]
+    logits = sweep.restored(recorded, rest, writes=arm) if rest else run_arms(model, own, [arm], scored)[0]
     add("all layers at once, and all parameters outside attention and MLP keys", BOTH, logits, 1.0)
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -53,9 +53,7 @@ def plot_positions(
     )
     for row, site in enumerate(sites, start=1):
         rows = summary[summary["site"] == site].assign(
-            window=lambda r: [
-                layers(*window) for window in zip(r["first_layer"], r["last_layer"], strict=True)
-            ]
+            window=lambda r: [layers(*window) for window in zip(r["first_layer"], r["last_layer"], strict=True)]
         )
         order = dict.fromkeys(rows.sort_values(["centre", "first_layer"])["window"])
         table = rows.pivot(index="window", columns="position", values=statistic).reindex(list(order))
@@ -74,8 +72,7 @@ def plot_positions(
                 ),
                 coloraxis="coloraxis",
                 hoverongaps=False,
-                hovertemplate="%{customdata[0]}, layer %{y}<br>recovery %{z:.3f}, n = %{customdata[1]}"
-                "<extra></extra>",
+                hovertemplate="%{customdata[0]}, layer %{y}<br>recovery %{z:.3f}, n = %{customdata[1]}<extra></extra>",
             ),
             row=row,
             col=1,
@@ -89,11 +86,7 @@ def plot_positions(
             "text": f"Recovery by layer and position: {METRICS.get(metric, text(metric))}",
             "subtitle": {
                 "text": f"{arrow(direction)}, "
-                + (
-                    f"fact {text(fact)}"
-                    if fact is not None
-                    else f"{STATISTICS[statistic][2]}, {count(summary)}"
-                )
+                + (f"fact {text(fact)}" if fact is not None else f"{STATISTICS[statistic][2]}, {count(summary)}")
             },
         },
         height=190 + 190 * len(sites),

@@ -99,9 +99,7 @@ def choose(table: pd.DataFrame, metric: str, direction: str | None) -> tuple[pd.
     """
     for name, value in (("metric", metric), ("direction", direction)):
         if value is not None and not (table[name] == value).any():
-            raise UserError(
-                f"no {name} {value!r} here: there are {', '.join(map(str, table[name].unique()))}"
-            )
+            raise UserError(f"no {name} {value!r} here: there are {', '.join(map(str, table[name].unique()))}")
     table = table[table["metric"] == metric]
     direction = direction or str(table["direction"].iloc[0])
     return table[table["direction"] == direction], direction

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -26,23 +25,22 @@ from .plan import (
     spliced_arm,
     splices,
 )
-from .scores import Reference, answer_logprob, distances, rounding
+from .scores import Reference
 
 POSITIONS = ("all", "answer", "prompt", "paper", "each")
-SCORED_AT_ONCE = 4_000_000  # logits scored at a time: 32 MB in float64
 Where = str | Sequence[int]
+Batch = tuple[list[int], Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one batch of facts gave, by metric: distances of every patch, the denominators, the noise."""
+class Recorded:
+    """One pass of each model over a batch of facts, and what is looked at."""
 
-    distances: dict[str, Float[np.ndarray, "patch fact"]]
-    baseline: dict[str, Float[np.ndarray, " fact"]]
-    noise: dict[str, float]
-    logprob: dict[str, Float[np.ndarray, " fact"]]  # "donor", "recipient": of the answer, nats
-    said: dict[str, list[list[int]]]  # "donor", "recipient": most probable token at each predicting position
-    right: dict[str, list[bool]]  # "donor", "recipient": is all of the answer said?
+    donor: Trace
+    own: Trace  # the recipient's
+    scored: Scored
+    reference: Reference
+    plain: Float[Tensor, "scored vocab"]  # the recipient's logits, unpatched
 
 
 class Sweep:
@@ -74,57 +72,43 @@ class Sweep:
         self.donor_slots = {slot.path: slot for slot in slots(donor)}
         self.chosen, self.different = chosen, different
         self.positions, self.max_tokens = positions, max_tokens
+        self.deltas = {  # patches that are one change of the residual stream, with its layer
+            number: layer
+            for number, patch in enumerate(chosen)
+            if patch.site.kind == "parameters"
+            and (layer := residual_delta_layer(recipient, patch.slots(different))) is not None
+        }
 
     @torch.inference_mode()
-    def run(self, tokens: Tokens, progress: Callable[[int], object] = lambda _: None) -> Measured:
-        """Measure every patch on these facts. `progress` is told how many patches were just finished."""
-        whole, tokens = tokens, self.needed(tokens)
-        deltas = {
-            number: layer
-            for number, patch in enumerate(self.chosen)
-            if patch.site.kind == "parameters"
-            and (layer := residual_delta_layer(self.recipient, patch.slots(self.different))) is not None
-        }
-        donor = record(self.donor, tokens, hooks_to_record(self.chosen))
-        own = record(self.recipient, tokens, {f"blocks.{layer}.mlp.hook_post" for layer in deltas.values()})
-        scored, reference = self.reference(donor, whole)
+    def record(self, tokens: Tokens) -> Recorded:
+        """Run both models once over these facts, as far as any scored position needs."""
+        needed = self._needed(tokens)
+        donor = record(self.donor, needed, hooks_to_record(self.chosen))
+        own = record(self.recipient, needed, {f"blocks.{layer}.mlp.hook_post" for layer in self.deltas.values()})
+        scored, reference = self._reference(donor, tokens)
         plain = unembed(self.recipient, own.entries[-1][scored.facts, scored.places])
-        baseline = {metric: value[0] for metric, value in distances(reference, plain[None]).items()}
-        result = {metric: value.repeat(len(self.chosen), 1) for metric, value in baseline.items()}
-        noise = rounding(reference, plain.dtype)
+        return Recorded(donor, own, scored, reference, plain)
 
-        for numbers, arms in self._stacked(tokens, donor, own, deltas):
-            logits, control = run_arms(self.recipient, own, arms, scored)
-            _store(result, numbers, reference, logits)
-            assert control is not None
-            _raise_noise(noise, plain[scored.facts == 0], control, reference)
-            progress(len(numbers))
+    @torch.inference_mode()
+    def patched(self, recorded: Recorded) -> Iterator[Batch]:
+        """Logits of every patch at the scored positions, batch by batch.
+
+        Yields the numbers of the patches, their logits "patch scored vocab", and those of the batch's control row (the
+        first fact, unpatched; None where weights were exchanged). A patch that cannot change a bit is left out.
+        """
+        for numbers, arms in self._stacked(recorded):
+            yield numbers, *run_arms(self.recipient, recorded.own, arms, recorded.scored)
         for number, patch in enumerate(self.chosen):
-            if patch.site.kind == "parameters" and number not in deltas:
-                restored = patch.slots(self.different)
-                if restored:  # else every bit is equal already, and so is the distance
-                    _store(result, [number], reference, self.restored(own, restored, patch.site.select, scored))
-                progress(1)
-        said = {"donor": _said(reference, reference.logits), "recipient": _said(reference, plain)}
-        answers = _by_fact(reference, reference.targets)
-        return Measured(
-            {metric: value.cpu().numpy() for metric, value in result.items()},
-            {metric: value.cpu().numpy() for metric, value in baseline.items()},
-            noise,
-            {
-                "donor": answer_logprob(reference, reference.logits).cpu().numpy(),
-                "recipient": answer_logprob(reference, plain).cpu().numpy(),
-            },
-            said,
-            {model: [tokens == answer for tokens, answer in zip(said[model], answers, strict=True)] for model in said},
-        )
+            restored = patch.slots(self.different)
+            if patch.site.kind == "parameters" and number not in self.deltas and restored:
+                yield [number], self.restored(recorded, restored, patch.site.select), None
 
+    @torch.inference_mode()
     def restored(
         self,
-        own: Trace,
+        recorded: Recorded,
         restored: tuple[Slot, ...],
-        select: tuple[int, ...],
-        scored: Scored,
+        select: tuple[int, ...] = (),
         writes: Arm | None = None,
     ) -> Float[Tensor, "1 scored vocab"]:
         """Logits with these parameters of the donor, all else computed freely; `writes` patches activations too."""
@@ -133,9 +117,9 @@ class Sweep:
         start = min((slot.layer for slot in restored if slot.layer >= 0), default=len(self.recipient.blocks))
         start = 0 if from_start else min(start, writes.start if writes else start)
         with parameters_of(self.donor_slots, restored, select):
-            residual = embed(self.recipient, own.tokens) if from_start else None
+            residual = embed(self.recipient, recorded.own.tokens) if from_start else None
             arm = Arm(start, residual, writes.writes if writes else {})
-            return run_arms(self.recipient, own, [arm], scored, control=False)[0]
+            return run_arms(self.recipient, recorded.own, [arm], recorded.scored, control=False)[0]
 
     def positions_mask(self, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
         """Where activations are patched; None is everywhere."""
@@ -147,13 +131,13 @@ class Sweep:
             return tokens.attention.bool() & ~tokens.predicts & ~tokens.answers
         return _columns(tokens, [int(place) for place in self.positions])
 
-    def needed(self, tokens: Tokens) -> Tokens:
+    def _needed(self, tokens: Tokens) -> Tokens:
         """The rows up to the last position that is scored: what comes later cannot reach back."""
         if self.positions == "paper":
             return tokens
         return tokens.columns(int(tokens.predicts.any(0).nonzero().max()) + 1)
 
-    def reference(self, donor: Trace, whole: Tokens) -> tuple[Scored, Reference]:
+    def _reference(self, donor: Trace, whole: Tokens) -> tuple[Scored, Reference]:
         """The scored positions, what the donor predicts there, and what (in the uncut rows) follows."""
         tokens = donor.tokens
         compared = paper_positions(tokens) if self.positions == "paper" else tokens.predicts
@@ -168,17 +152,17 @@ class Sweep:
             n_facts=len(tokens),
         )
 
-    def _stacked(
-        self, tokens: Tokens, donor: Trace, own: Trace, deltas: dict[int, int]
-    ) -> Iterator[tuple[list[int], list[Arm]]]:
+    def _stacked(self, recorded: Recorded) -> Iterator[tuple[list[int], list[Arm]]]:
         """Patches that share a batch: those that resume at the same layer, whatever their site."""
+        donor, own = recorded.donor, recorded.own
+        tokens = own.tokens
         mask = self.positions_mask(tokens)
         behind: dict[tuple[str, int], Tensor] = {}
         by_start: dict[int, list[tuple[int, Arm]]] = defaultdict(list)
         for number, patch in enumerate(self.chosen):
-            if number in deltas:
+            if number in self.deltas:
                 changed = patch.slots(self.different)
-                arm = residual_delta_arm(deltas[number], changed, self.donor_slots, patch.site.select, own)
+                arm = residual_delta_arm(self.deltas[number], changed, self.donor_slots, patch.site.select, own)
             elif patch.site.kind != "activation":
                 continue
             elif patch.position is None:
@@ -212,38 +196,3 @@ def _columns(tokens: Tokens, places: list[int]) -> Bool[Tensor, "fact pos"]:
     mask = torch.zeros_like(tokens.predicts)
     mask[:, [place for place in places if place < mask.shape[1]]] = True
     return mask
-
-
-def _store(
-    result: dict[str, Tensor], numbers: list[int], reference: Reference, logits: Float[Tensor, "patch scored vocab"]
-) -> None:
-    step = max(1, SCORED_AT_ONCE // max(1, logits[0].numel()))
-    for first in range(0, len(numbers), step):
-        some = torch.tensor(numbers[first : first + step], device=logits.device)
-        for metric, value in distances(reference, logits[first : first + step]).items():
-            result[metric][some] = value
-
-
-def _raise_noise(
-    noise: dict[str, float], plain: Float[Tensor, "s vocab"], control: Float[Tensor, "s vocab"], reference: Reference
-) -> None:
-    """The control row was not patched: what it moved is noise."""
-    first = reference.facts == 0
-    alone = Reference(
-        plain, reference.targets[first], reference.facts[first], reference.compared[first], reference.predicts[first], 1
-    )
-    for metric, value in distances(alone, control[None]).items():
-        noise[metric] = max(noise[metric], float(value[0, 0]))
-
-
-def _said(reference: Reference, logits: Float[Tensor, "scored vocab"]) -> list[list[int]]:
-    return _by_fact(reference, logits.argmax(-1))
-
-
-def _by_fact(reference: Reference, tokens: Int[Tensor, " scored"]) -> list[list[int]]:
-    """The tokens at the predicting positions, fact by fact."""
-    found: list[list[int]] = [[] for _ in range(reference.n_facts)]
-    facts = reference.facts[reference.predicts].tolist()
-    for fact, token in zip(facts, tokens[reference.predicts].tolist(), strict=True):
-        found[fact].append(token)
-    return found

@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from ..facts import Tokens
 from ..runs import RunFolder
+from .measured import Measured, measure_batch
 from .scores import METRICS
-from .sweep import Measured, Sweep
+from .sweep import Sweep
 
 FACTS_AT_ONCE = 64
 
@@ -45,7 +46,7 @@ def measure(sweep: Sweep, tokens: Tokens, folder: RunFolder | None, progress: bo
                 measured.append((rows, _unpack(kept)))
                 bar.update(len(sweep.chosen))
                 continue
-            found = sweep.run(tokens[rows].trim().to(device), bar.update)
+            found = measure_batch(sweep, tokens[rows].trim().to(device), bar.update)
             if folder is not None:
                 folder.finish_unit(f"{number:05d}", _pack(found))
             measured.append((rows, found))
