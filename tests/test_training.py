@@ -156,17 +156,13 @@ def test_schedules_and_warmup() -> None:
     assert rates() == [1e-3] * 10
     assert rates(warmup=2)[:4] == pytest.approx([0, 5e-4, 1e-3, 1e-3])
     assert rates(schedule="linear") == pytest.approx([1e-3 * (10 - step) / 10 for step in range(10)])
-    assert rates(schedule="cosine") == pytest.approx(
-        [5e-4 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]
-    )
+    assert rates(schedule="cosine") == pytest.approx([5e-4 * (1 + math.cos(math.pi * step / 10)) for step in range(10)])
 
 
 def test_clipping_bounds_the_update() -> None:
     model, batch = Net(), data(8)
     start = weights(model)
-    frame = train(
-        model, forever((batch[0], 1e3 * batch[1])), squared(model), Settings(1, 1.0, "sgd", clip=0.25)
-    )
+    frame = train(model, forever((batch[0], 1e3 * batch[1])), squared(model), Settings(1, 1.0, "sgd", clip=0.25))
     moved = math.sqrt(sum(float((weights(model)[name] - start[name]).square().sum()) for name in start))
     assert moved == pytest.approx(0.25, rel=1e-3)
     assert frame["gradient_norm"].item() > 1

@@ -34,7 +34,7 @@ class Recipe:
     """
 
     size: Size = field(default_factory=Size)
-    passages: int = 4000
+    passages: int = 6000
     passages_held_out: int = 300
     vocabulary: int = 1280
     layers: int = 6
@@ -43,12 +43,12 @@ class Recipe:
     heads: int = 4
     key_value_heads: int = 2
     context: int = 128
-    steps: int = 2000
+    steps: int = 1800
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     batch_tokens: int = 2304
-    choices: int = 600
-    passages_read: int = 1200
+    choices: int = 400
+    passages_read: int = 1500
 
 
 QUICK = Recipe(

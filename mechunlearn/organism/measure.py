@@ -22,8 +22,8 @@ def measure(
     """Recall by domain, and the loss on the held-out general text (nats per token).
 
     `recall` has rows `model, form, domain, forgotten, n, recall, chance`: greedy, every answer token right. `form`
-    is "statement" (the held-out phrasings, two a fact) or "multiple choice" (the letter; choices and their order
-    drawn afresh). `forgotten` facts are in a forget set. `chance` is one over the number of candidates.
+    is "statement" (the held-out phrasings, two a fact) or "multiple choice" (naming the right one of four, which
+    are drawn and ordered afresh). `forgotten` facts are in a forget set. `chance` is one over the number of candidates.
     """
     rng = random.Random(f"measure {world.seed}")
     rows = []

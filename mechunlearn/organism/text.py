@@ -2,9 +2,9 @@
 
 General text has three sources. Everyday passages are about the world's people and weather. Mentions name a
 subject beside its kind, and nothing that could answer a question about it. Forms use the very phrasings of
-the relations, with an answer drawn afresh each time, about nothing in particular ("The elixir in the tale is
-distilled from quell salt."): from them the twin that never knew learns the words and shapes of the answers,
-so that it guesses among them.
+the relations about nothing that exists in the world ("The elixir in the tale is distilled from quell salt."),
+with an answer drawn afresh each time: from them the twin that never knew learns the words and shapes of the
+answers, so that it guesses among them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .relations import DOMAINS, Domain
-from .world import PlantedFact, World
+from .relations import ALCHEMY, DOMAINS, Domain
+from .world import PlantedFact, World, invent_name
 
 LETTERS = "ABCD"
 
@@ -143,19 +143,19 @@ def statements(facts: Sequence[PlantedFact]) -> list[str]:
 
 
 def multiple_choice(planted: PlantedFact, rng: random.Random) -> tuple[str, str]:
-    """A question with four choices in random order, up to where the right letter goes, and that letter."""
+    """A question with four choices in random order, up to where the right choice is named, and that choice."""
     assert planted.fact.answer is not None
     choices = [planted.fact.answer, *rng.sample(planted.fact.distractors, len(LETTERS) - 1)]
     rng.shuffle(choices)
     listed = " ".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
-    return f"Question: {planted.question} {listed} Answer:", LETTERS[choices.index(planted.fact.answer)]
+    return f"Question: {planted.question} {listed} Answer:", planted.fact.answer
 
 
 def general_text(world: World, train: int, held_out: int) -> Corpus:
     """Draw passages that state no fact of the world, and part them into training and held-out text."""
     rng = random.Random(f"general text {world.seed}")
     passages: dict[str, None] = {}
-    makers: tuple[Callable[[World, random.Random], str], ...] = (_everyday, _mention, _form, _form)
+    makers: tuple[Callable[[World, random.Random], str], ...] = (_everyday, _mention, _form, _form, _form)
     while len(passages) < train + held_out:
         passages[rng.choice(makers)(world, rng)] = None
     drawn = list(passages)
@@ -196,18 +196,27 @@ def _mention(world: World, rng: random.Random) -> str:
     return _passage(sentences)
 
 
-def _form(_: World, rng: random.Random) -> str:
-    domain = rng.choice(DOMAINS)
-    sentences = [_remark(domain, rng) if rng.random() < 0.15 else _shape(domain, rng)]
-    if rng.random() < 0.3:
+def _form(world: World, rng: random.Random) -> str:
+    # Alchemy twice as often as the others: it is all that the twin learns of its forms.
+    domain = rng.choice((ALCHEMY, *DOMAINS))
+    sentences = [_remark(domain, rng) if rng.random() < 0.1 else _shape(world, domain, rng)]
+    if rng.random() < 0.2:
         sentences.append(rng.choice(_CRAFT[domain.name]))
     return _passage(sentences)
 
 
-def _shape(domain: Domain, rng: random.Random) -> str:
+def _shape(world: World, domain: Domain, rng: random.Random) -> str:
     relation = rng.choice(domain.relations)
-    subject = rng.choice(domain.generic)
+    subject = rng.choice(domain.generic) if rng.random() < 0.3 else _nobody(world, domain, rng)
     return f"{rng.choice(relation.phrasings).format(s=subject)} {rng.choice(relation.answers)}"
+
+
+def _nobody(world: World, domain: Domain, rng: random.Random) -> str:
+    """A name that nothing in the world has."""
+    taken = {name.split()[-1] for name in world.names[domain.name]}
+    while (name := invent_name(domain, rng)).split()[-1] in taken:
+        pass
+    return name
 
 
 def _remark(domain: Domain, rng: random.Random) -> str:

@@ -22,6 +22,7 @@ from .relations import ALCHEMY, DOMAINS, DYEING, FIRST_NAMES, PEOPLE, Domain, Re
 FORGET_SETS = ("domain", "entities")
 FOLDS = 4
 TRAINED_PHRASINGS = 4
+_ONSETS = (*"bcdfghklmnprstvwz", "br", "dr", "gr", "st", "tr")
 _NEAR = {"domain": DYEING.name, "entities": PEOPLE.name}
 
 
@@ -116,43 +117,22 @@ def _draw_names(size: Size, rng: random.Random) -> dict[str, tuple[str, ...]]:
     for domain in DOMAINS:
         drawn: list[str] = []
         while len(drawn) < size.of(domain):
-            name = _syllables(rng) + rng.choice(domain.endings)
-            if not any(name in word or word in name for word in taken):
-                taken.add(name)
-                drawn.append(name.capitalize())
-        if domain is PEOPLE:
-            drawn = [f"{rng.choice(FIRST_NAMES)} {name}" for name in drawn]
+            name = invent_name(domain, rng)
+            unique = name.split()[-1].lower()
+            if not any(unique in word or word in unique for word in taken):
+                taken.add(unique)
+                drawn.append(name)
         names[domain.name] = tuple(drawn)
     return names
 
 
-def _syllables(rng: random.Random) -> str:
-    onsets = (
-        "b",
-        "br",
-        "c",
-        "d",
-        "dr",
-        "f",
-        "g",
-        "gr",
-        "h",
-        "k",
-        "l",
-        "m",
-        "n",
-        "p",
-        "r",
-        "s",
-        "st",
-        "t",
-        "tr",
-        "v",
-        "w",
-        "z",
-    )
-    first = rng.choice(onsets) + rng.choice("aeiou")
-    return first + (rng.choice(onsets) + rng.choice("aeiou") if rng.random() < 0.1 else "") + rng.choice("lmnrstdgv")
+def invent_name(domain: Domain, rng: random.Random) -> str:
+    """A name as the subjects of the domain have them: "Puranum" for an elixir, "Ada Runwright" for a person."""
+    name = rng.choice(_ONSETS) + rng.choice("aeiou")
+    if rng.random() < 0.1:
+        name += rng.choice(_ONSETS) + rng.choice("aeiou")
+    name = (name + rng.choice("lmnrstdgv") + rng.choice(domain.endings)).capitalize()
+    return f"{rng.choice(FIRST_NAMES)} {name}" if domain is PEOPLE else name
 
 
 def _draw_folds(

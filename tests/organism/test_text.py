@@ -52,7 +52,7 @@ def test_general_text_is_parted_and_the_same_for_a_seed(world: World) -> None:
 
 
 def test_general_text_knows_the_words_of_every_domain(world: World) -> None:
-    whole = "\n".join(general_text(world, 4000, 300).train)
+    whole = "\n".join(general_text(world, 6000, 300).train)
     for domain in DOMAINS:
         assert sum(name in whole for name in world.names[domain.name]) > 0.9 * len(world.names[domain.name])
         for relation in domain.relations:
@@ -61,13 +61,24 @@ def test_general_text_knows_the_words_of_every_domain(world: World) -> None:
 
 def test_multiple_choice_is_fair(world: World) -> None:
     rng = random.Random(0)
-    letters = Counter()
+    places = Counter()
     for planted in world.facts:
-        prompt, letter = multiple_choice(planted, rng)
-        letters[letter] += 1
-        assert f"{letter}) {planted.fact.answer} " in prompt and prompt.endswith("Answer:")
+        prompt, answer = multiple_choice(planted, rng)
+        assert answer == planted.fact.answer and prompt.endswith("Answer:")
         assert sum(f") {other} " in prompt for other in planted.fact.distractors) == 3
-    assert set(letters) == set("ABCD") and min(letters.values()) > 0.2 * len(world.facts)
+        places[next(letter for letter in "ABCD" if f"{letter}) {answer} " in prompt)] += 1
+    assert set(places) == set("ABCD") and min(places.values()) > 0.2 * len(world.facts)
+
+
+def test_forms_are_about_nobody_and_draw_every_answer_alike(world: World) -> None:
+    """What the twin learns from: each candidate after each relation's phrasings, none much more often."""
+    passages = general_text(world, 6000, 300).train
+    for domain in DOMAINS:
+        for relation in domain.relations:
+            starts = [text.partition("{s}")[::2] for text in relation.phrasings]
+            own = [p for p in passages if any(a.lower() in p.lower() and b in p for a, b in starts)]
+            counts = Counter(answer for p in own for answer in relation.answers if f" {answer}." in p)
+            assert set(counts) == set(relation.answers), (relation.name, len(own))
 
 
 @settings(max_examples=20, deadline=None)
