@@ -117,12 +117,7 @@ def train(
                 rows.append({"step": step, **row, "seconds": time.perf_counter() - start})
                 bar.update()
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-                if (
-                    watch is not None
-                    and watch_every
-                    and step % watch_every == 0
-                    and _stops(model, watch, step)
-                ):
+                if watch is not None and watch_every and step % watch_every == 0 and _stops(model, watch, step):
                     break
     frame = pd.DataFrame(rows)
     last = ["learning_rate", "gradient_norm", "seconds"]
@@ -158,9 +153,7 @@ def _choose(model: nn.Module, trainable: Callable[[str], bool] | None) -> list[n
                 )
             chosen.append(parameter)
     if not chosen:
-        raise UserError(
-            "nothing to train: no parameter of the model was chosen by `trainable`, or all are frozen"
-        )
+        raise UserError("nothing to train: no parameter of the model was chosen by `trainable`, or all are frozen")
     return chosen
 
 
