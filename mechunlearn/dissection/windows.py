@@ -87,8 +87,8 @@ def parse(text: str) -> Family:
             return sliding(int(argument or 5))
         if name in plain and not argument:
             return plain[name]()
-        first, _, last = name.partition("-")
-        return given([(int(first), int(last or first))])
+        first, dash, last = name.partition("-")
+        return given([(int(first), int(last if dash else first))])
     except ValueError as error:
         if isinstance(error, UserError):
             raise
