@@ -1,0 +1,35 @@
+# Two commands: `make demo` shows what mechunlearn does, `make test` that it is right. Both install first, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format benchmark clean
+
+demo: .venv/installed
+	$(BIN)/mechunlearn demo --out runs/demo
+
+# One thread a process: two workers fill two cores, and small models gain nothing from more threads.
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: .venv/installed
+	$(BIN)/python analyses/benchmarks/sweep.py --json analyses/results/benchmark_sweep.json
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechunlearn needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
