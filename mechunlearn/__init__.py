@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dissection import Dissection, dissect
     from .errors import UserError
-    from .facts import Fact, Facts, Template, tokenize
+    from .facts import Fact, Facts, Template, organism_text, tokenize
     from .models import clone, compare, load, save
     from .reporting import report
     from .unlearning import DPO, NPO, GradientDifference, unlearn
@@ -32,6 +32,7 @@ __all__ = [
     "compare",
     "dissect",
     "load",
+    "organism_text",
     "report",
     "save",
     "tokenize",

@@ -262,7 +262,9 @@ def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, mon
     )
     monkeypatch.setattr(Facts, "builtin", classmethod(lambda *_: facts))
     monkeypatch.setattr(
-        unlearning, "unlearn", lambda *args, **options: forget(*args, **(options | {"steps": 1, "text": ["w1 w2 w3"]}))
+        unlearning,
+        "unlearn",
+        lambda *args, **options: forget(*args, **(options | {"steps": 1, "stop": None, "text": ["w1 w2 w3"]})),
     )
     result = call("demo", "--out", tmp_path)
     assert result.exit_code == 0, result.output

@@ -201,3 +201,17 @@ def _choose(record: Record, forget: str) -> Record:
     values["role"] = record.inner("roles").optional(forget)
     values["fold"] = record.inner("folds").whole_number(forget)
     return Record(values, record.place)
+
+
+def organism_text(split: str = "held_out") -> list[str]:
+    """General text of the organism's world that states no fact, one passage an item.
+
+    Args:
+        split: "held_out" (measures disruption) or "train" (what the organism was trained on).
+
+    Raises:
+        UserError: no such split.
+    """
+    if split not in ("held_out", "train"):
+        raise UserError(f"split {split!r}: the organism's text has held_out and train")
+    return (_DATA / f"text_{split}.txt").read_text(encoding="utf-8").splitlines()
