@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,10 +35,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the batches come from. `alternative` belongs to `forget` row by row."""
+    """Where the batches come from. `alternative` belongs to `forget` row by row.
+
+    `retain_groups` holds the rows of `retain` that make a group; a batch takes as many from each.
+    """
 
     forget: Rows
     retain: Rows
+    retain_groups: tuple[Int[Tensor, " _"], ...]
     alternative: Rows | None = None
     text: Rows | None = None
 
@@ -93,11 +98,11 @@ def draw(sources: Sources, size: int, parts: int, seed: int) -> Iterator[Batch]:
     """Endless batches: `parts` of them make one optimiser step of `size` forget rows, as many retain rows
     and passages.
 
-    The rows of a step do not depend on `parts`; every row comes once before any comes again.
+    The rows of a step do not depend on `parts`; every row comes once before any of its group comes again.
     """
     generator = torch.Generator().manual_seed(seed)
     forget_steps = _shuffles(len(sources.forget), size, generator)
-    retain_steps = _shuffles(len(sources.retain), size, generator)
+    retain_steps = _mixed(sources.retain_groups, size, generator)
     text_steps = None if sources.text is None else _shuffles(len(sources.text), size, generator)
     while True:
         forget, retain = next(forget_steps), next(retain_steps)
@@ -138,6 +143,16 @@ def _shuffles(count: int, size: int, generator: torch.Generator) -> Iterator[Int
         pool = pool[size:]
 
 
+def _mixed(
+    groups: Sequence[Int[Tensor, " _"]], size: int, generator: torch.Generator
+) -> Iterator[Int[Tensor, " size"]]:
+    """Rows of each group in turn, every group shuffled by itself."""
+    streams = [_shuffles(len(group), 1, generator) for group in groups]
+    turns = itertools.cycle(zip(groups, streams, strict=True))
+    while True:
+        yield torch.cat([group[next(stream)] for group, stream in itertools.islice(turns, size)])
+
+
 def _scored(rows: Rows | None, index: Tensor) -> float:
     assert rows is not None
     return float(rows.tokens.predicts[index].sum())
@@ -166,6 +181,14 @@ def shown(fact: Fact) -> tuple[str, ...]:
 def asked(fact: Fact) -> tuple[str, ...]:
     """The phrasings that evaluation asks in: those held out; the prompt itself where a fact has none."""
     return fact.held_out or (fact.prompt,)
+
+
+def by_role(facts: Facts) -> tuple[Int[Tensor, " _"], ...]:
+    """The places of the facts of each role that occurs."""
+    roles = [fact.role for fact in facts]
+    return tuple(
+        torch.tensor([place for place, found in enumerate(roles) if found == role]) for role in dict.fromkeys(roles)
+    )
 
 
 def with_distractors(rows: Facts, seed: int) -> Facts:

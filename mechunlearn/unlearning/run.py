@@ -21,7 +21,7 @@ from ..facts import Facts, tokenize, tokenize_texts
 from ..models import clone, hf, load, save, slots
 from ..runs import RunFolder, read_frame, read_run
 from ..training import Settings, train
-from .batches import Batch, Rows, Sources, draw, shown, spread, with_distractors
+from .batches import Batch, Rows, Sources, by_role, draw, shown, spread, with_distractors
 from .dpo import DPO
 from .gradient_difference import GradientDifference
 from .npo import NPO
@@ -72,7 +72,8 @@ def unlearn(
     forgotten.
 
     Each fact is trained in its prompt and paraphrases and evaluated in its held-out phrasings. An optimiser
-    step takes `batch` of these rows from the forget set and as many from the retain set.
+    step takes `batch` of these rows from the forget set and as many from the retain set, half of them near
+    and half far where retain facts have these roles.
 
     Args:
         model: the model before; it is not changed.
@@ -176,10 +177,11 @@ def _sources(
     def rows(facts: Facts) -> Rows:
         return Rows(tokenize(facts, tokenizer, context=context))
 
-    phrasings = spread(forget, shown)
+    phrasings, kept = spread(forget, shown), spread(retain, shown)
     return Sources(
         forget=rows(phrasings),
-        retain=rows(spread(retain, shown)),
+        retain=rows(kept),
+        retain_groups=by_role(kept),
         alternative=rows(with_distractors(phrasings, seed)) if method.needs_alternative else None,
         text=None if retain_text is None else Rows(tokenize_texts(retain_text, tokenizer, context=context)),
     )

@@ -1,6 +1,7 @@
 """Which rows a step sees, and that splitting it changes nothing."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -10,7 +11,17 @@ from mechunlearn.errors import UserError
 from mechunlearn.facts import tokenize, tokenize_texts
 from mechunlearn.models import clone, hf, load
 from mechunlearn.unlearning import DPO, METHODS, NPO
-from mechunlearn.unlearning.batches import Rows, Sources, asked, draw, score, shown, spread, with_distractors
+from mechunlearn.unlearning.batches import (
+    Rows,
+    Sources,
+    asked,
+    by_role,
+    draw,
+    score,
+    shown,
+    spread,
+    with_distractors,
+)
 
 from ..architectures import NAMES, tiny
 from .conftest import TEXT
@@ -18,10 +29,11 @@ from .conftest import TEXT
 
 @pytest.fixture(scope="module")
 def sources(knowing, facts) -> Sources:
-    phrasings = spread(facts.forget, shown)
+    phrasings, kept = spread(facts.forget, shown), spread(facts.retain, shown)
     return Sources(
         Rows(tokenize(phrasings, knowing.tokenizer)),
-        Rows(tokenize(spread(facts.retain, shown), knowing.tokenizer)),
+        Rows(tokenize(kept, knowing.tokenizer)),
+        by_role(kept),
         Rows(tokenize(with_distractors(phrasings, 0), knowing.tokenizer)),
         Rows(tokenize_texts(TEXT, knowing.tokenizer)),
     ).with_references(knowing, 3)
@@ -57,14 +69,27 @@ def test_a_fact_without_distractors_is_named(facts):
 
 
 def test_every_row_comes_once_before_any_comes_again(sources):
-    forget, retain = len(sources.forget), len(sources.retain)  # 8 and 10 rows
+    forget = len(sources.forget)  # 8 rows
     batches = list(islice(draw(sources, 2, 1, seed=0), 40))
     for start in range(0, 40, forget // 2):
         seen = Counter(name for batch in batches[start : start + forget // 2] for name in batch.forget.fact_ids)
         assert set(seen.values()) == {1}
         assert len(seen) == forget
-    seen = Counter(name for batch in batches[: retain // 2] for name in batch.retain.fact_ids)
-    assert len(seen) == retain
+
+
+def test_near_and_far_facts_take_turns(sources, facts):
+    roles = {fact.id: fact.role for fact in facts}
+    batches = list(islice(draw(sources, 3, 1, seed=0), 8))  # 24 rows: all 6 near ones twice, all 4 far ones three times
+    names = [name for batch in batches for name in batch.retain.fact_ids]
+    assert [roles[name.split("#")[0]] for name in names] == ["near", "far"] * 12
+    seen = Counter(names)
+    assert {seen[name] for name in seen if roles[name.split("#")[0]] == "near"} == {2}
+    assert {seen[name] for name in seen if roles[name.split("#")[0]] == "far"} == {3}
+
+
+def test_facts_without_role_are_one_group(facts):
+    plain = type(facts)([replace(fact, role=None) for fact in facts])
+    assert [group.tolist() for group in by_role(plain)] == [list(range(9))]
 
 
 def test_order_follows_the_seed(sources):
