@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 SITES = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 METHODS = {"gradient difference": mu.GradientDifference(), "NPO": mu.NPO(), "DPO": mu.DPO()}
 WINDOWS = "sliding:5,all"
+STEPS = 200
 CLAIMS = {
     "value vectors: largest |KRS| over windows (published: about 0; asked: ≤ 0.1)": ("value_vectors", "widest", 0.1),
     "coefficients: best late window (published: high in late layers; asked: ≥ 0.6)": ("mlp_coefficients", "late", 0.6),
@@ -46,8 +47,8 @@ def main() -> None:
         for seed in range(1 if options.quick else options.seeds):
             folder = options.out / options.forget / f"{method.name}-{seed}"
             forget = facts.forget[:32] if options.quick else facts.forget
-            limits = {"steps": 4, "evaluate_every": 4} if options.quick else {}
-            run = mu.unlearn(before, method, forget, facts.retain, text=text, seed=seed, run=folder, **limits)
+            steps = 4 if options.quick else STEPS
+            run = mu.unlearn(before, method, forget, facts.retain, text=text, steps=steps, seed=seed, run=folder)
             result = mu.dissect(before, run.model, forget, SITES, WINDOWS, seed=seed, run=folder / "dissection")
             summary = result.summary().query("metric == 'mse'").assign(method=name, seed=seed)
             scores.append(summary)
@@ -68,8 +69,8 @@ def write(scores: pd.DataFrame, trainings: pd.DataFrame, forget: str, n_layers: 
     lines = [
         f"# The published picture, forget set `{forget}`",
         "",
-        f"Knowledge Recovery Score (mean over facts, windows `sliding(5)` of {n_layers} layers), before → after, on the",
-        "facts of the forget set in phrasings that training showed. Intervals: 95 %, bootstrap over seeds.",
+        f"Knowledge Recovery Score (mean over facts, windows `sliding(5)` of {n_layers} layers), before → after, on",
+        "the facts of the forget set in phrasings that training showed. Intervals: 95 %, bootstrap over seeds.",
         "",
         f"![Recovery by window]({stem}.png)",
         "",

@@ -1,7 +1,7 @@
 """Pairs of tiny models and token rows for the tests of the dissection."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from mechunlearn.models import Slot, clone, load, slots
 from .architectures import VOCABULARY, tiny
 
 
-@lru_cache(maxsize=None)
+@cache
 def before(name: str) -> TransformerBridge:
     """A tiny random model; shared between tests, so it must come out of each as it went in."""
     return load(tiny(name), device="cpu")

@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each side, in turn; the median counts")
     parser.add_argument("--only", choices=("maps", "windows"))
     options = parser.parse_args()
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, {threads} threads"
     figures: dict[str, Any] = {"machine": machine, "rows": []}
     print(machine)
     for name, make in {"llama-12": random_pair}.items():
@@ -110,9 +111,7 @@ def organism_tokens(model: TransformerBridge) -> Tokens:
     return tokenize(mu.Facts.builtin("organism").forget, model.tokenizer)
 
 
-def maps(
-    name: str, before: TransformerBridge, after: TransformerBridge, batch: int, repeats: int
-) -> dict[str, Any]:
+def maps(name: str, before: TransformerBridge, after: TransformerBridge, batch: int, repeats: int) -> dict[str, Any]:
     """Three layer × position maps: TransformerLens' functions against one sweep."""
     tokens = random_tokens(before, batch)
     prompt = tokens.ids[:, :-1]
@@ -134,7 +133,10 @@ def maps(
 
     row = _compare(ours, theirs, repeats)
     row = {"kind": "maps", "model": name, "batch": batch, "cells": len(chosen), "against": "TransformerLens"} | row
-    print(f"maps     {name:9} batch {batch:2}: {row['speed_up']:.1f} times as fast, largest difference {row['difference']:.1e}")
+    print(
+        f"maps     {name:9} batch {batch:2}: {row['speed_up']:.1f} times as fast as TransformerLens, "
+        f"largest difference {row['difference']:.1e}"
+    )
     return row
 
 
@@ -169,8 +171,8 @@ def window_sweep(
     row = {"kind": "windows", "model": name, "family": family, "facts": len(tokens), "patches": len(chosen)} | row
     print(
         f"windows  {name:9} {family:10}: {row['speed_up']:.2f} times as fast as full passes (the bound allows "
-        f"{row['allowed_speed_up']:.2f}: {row['share_of_allowed']:.2f} of it), FLOPs {row['flops_over_bound']:.2f} of the "
-        f"bound; {row['paper_speed_up']:.1f} times the paper's procedure; largest difference {row['difference']:.1e}"
+        f"{row['allowed_speed_up']:.2f}: {row['share_of_allowed']:.2f} of it), FLOPs {row['flops_over_bound']:.2f} of "
+        f"the bound; {row['paper_speed_up']:.1f} times the paper's procedure; largest difference {row['difference']:.1e}"
     )
     return row
 
@@ -182,7 +184,7 @@ def full_passes(before: TransformerBridge, after: TransformerBridge, tokens: Tok
     theirs = {slot.path: slot.tensor for slot in slots(before)}
     rows = []
     for patch in chosen:
-        hooks = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
+        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
         restored = patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ()
         own = [slot.tensor.detach().clone() for slot in restored]
         for slot in restored:
@@ -201,7 +203,7 @@ def paper_passes(before: TransformerBridge, after: TransformerBridge, tokens: To
     for patch in chosen:
         kept = {slot.path: slot.tensor.detach().clone() for slot in slots(after)}
         wanted, cache = before.run_with_cache(tokens.ids, attention_mask=tokens.attention)
-        hooks = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
+        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
         for slot in patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ():
             slot.tensor.copy_(theirs[slot.path])
         logits = after.run_with_hooks(tokens.ids, attention_mask=tokens.attention, fwd_hooks=hooks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, Tokens, tokenize
-from ..models import compare, load, slots
+from ..models import compare, fingerprint, load
 from ..runs import RunFolder, versions
 from ..sites import DEFAULT, Site, resolve
 from .controls import measure_controls
@@ -152,14 +151,3 @@ def _device(model: TransformerBridge) -> torch.device:
 
 def _name(model: TransformerBridge) -> str:
     return str(model.cfg.model_name)
-
-
-def fingerprint(model: TransformerBridge) -> str:
-    """A short hash of a model's weights: names, shapes and sums, so that it is cheap for large ones too."""
-    digest = hashlib.blake2b(digest_size=12)
-    for slot in slots(model):
-        values = slot.tensor.detach().double()
-        ramp = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=values.dtype)
-        sums = [float(values.sum()), float(values.abs().sum()), float((values * ramp).sum())]
-        digest.update(repr((slot.path, tuple(values.shape), sums)).encode())
-    return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Models: open, save, copy and compare them, and know what they are made of."""
 
 from .anatomy import Slot, slots
-from .checkpoint import clone, hf, save, state
+from .checkpoint import clone, fingerprint, hf, save, state
 from .loading import BUILT_IN, load
 from .pair import Comparison, compare
 
-__all__ = ["BUILT_IN", "Comparison", "Slot", "clone", "compare", "hf", "load", "save", "slots", "state"]
+__all__ = ["BUILT_IN", "Comparison", "Slot", "clone", "compare", "fingerprint", "hf", "load", "save", "slots", "state"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import UserError
-from .anatomy import fused_modules
+from .anatomy import fused_modules, slots
 from .wrapping import quiet_loading, wrap
 
 
@@ -109,6 +110,15 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def fingerprint(model: TransformerBridge) -> str:
+    """A hash over the names and values of all parameters that the forward pass reads."""
+    digest = hashlib.blake2b(digest_size=16)
+    for slot in slots(model):
+        digest.update(slot.path.encode())
+        digest.update(slot.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def clone(model: TransformerBridge) -> TransformerBridge:

@@ -45,7 +45,7 @@ class Recipe:
     context: int = 128
     steps: int = 1800
     learning_rate: float = 2e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.5
     batch_tokens: int = 2304
     choices: int = 400
     passages_read: int = 1500

@@ -1,5 +1,4 @@
-"""From runs to what the page shows: texts, rows and figures. All of it is plain text; the template "
-"escapes it."""
+"""From runs to what the page shows: texts, rows and figures. All of it is plain text; the template escapes it."""
 
 from __future__ import annotations
 

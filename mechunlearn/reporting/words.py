@@ -9,8 +9,7 @@ import pandas as pd
 from .peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
 
 FEW_FACTS = 30
-# States and parameters that can be part of a cause. The residual stream carries everything a model has
-# computed
+# States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
 # and whole blocks hold every weight of a layer: that these restore the answer says little.
 STATES = ("mlp_coefficients+attention_output", "mlp_coefficients", "attention_output")
 WHOLE = ("everything", "block", "residual")

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..facts import Facts, tokenize, tokenize_texts
-from ..models import clone, hf, load, save, slots
+from ..models import clone, fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
 from ..training import Settings, train
 from .batches import Batch, Rows, Sources, by_role, draw, shown, spread, with_distractors
@@ -118,7 +117,7 @@ def unlearn(
     }
     folder = None
     if run is not None:
-        folder = RunFolder(run, "unlearning", made_with | {"model": _fingerprint(model)})
+        folder = RunFolder(run, "unlearning", made_with | {"model": fingerprint(model)})
         if folder.finished:
             return _open(folder.path, model)
         # An interrupted run may have saved its model without coming to say so.
@@ -224,12 +223,3 @@ def _open(folder: Path, model: TransformerBridge) -> UnlearningRun:
 
 def _hash(text: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(text)).encode()).hexdigest()
-
-
-def _fingerprint(model: TransformerBridge) -> str:
-    """SHA-256 over the names and values of all parameters."""
-    digest = hashlib.sha256()
-    for slot in slots(model):
-        digest.update(slot.path.encode())
-        digest.update(slot.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
