@@ -41,7 +41,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Dissection", "dissect"), "dissection"),
     **dict.fromkeys(("UserError",), "errors"),
-    **dict.fromkeys(("Fact", "Facts", "Template", "tokenize"), "facts"),
+    **dict.fromkeys(("Fact", "Facts", "Template", "organism_text", "tokenize"), "facts"),
     **dict.fromkeys(("clone", "compare", "load", "save"), "models"),
     **dict.fromkeys(("report",), "reporting"),
     **dict.fromkeys(("DPO", "NPO", "GradientDifference", "unlearn"), "unlearning"),

@@ -326,10 +326,10 @@ def _choose(source: str, format: str | None, role: str | None, limit: int | None
 
 
 def _passages(file: Path | None, *, organism: bool) -> list[str] | None:
+    from .facts import organism_text
+
     if file is None:
-        if not organism:
-            return None
-        file = Path(__file__).parent / "data" / "text_held_out.txt"
+        return organism_text() if organism else None
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
