@@ -18,6 +18,7 @@ from .peaks import decimal
 from .sections import dissection_section, unlearning_section
 from .words import LIMITS
 
+QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
 # Inside a script element only these can end or comment out the element; as JSON escapes they mean the same.
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -49,6 +50,7 @@ def report(folder: str | Path, out: str | Path = "report.html") -> Path:
     environment.filters["decimal"] = decimal
     scripts = [_script(get_plotlyjs()), _script(_text("report.js"))]
     page = environment.get_template("report.html").render(
+        question=QUESTION,
         title=f"mechunlearn: {Path(folder).resolve().name}",
         dissections=[dissection_section(run, f"dissection-{i}") for i, run in enumerate(found.dissections)],
         unlearnings=[unlearning_section(run, f"unlearning-{i}") for i, run in enumerate(found.unlearnings)],

@@ -111,6 +111,11 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...]) -> list[str]
                 "called up"
             )
         sentences.append(text + ".")
+    elif values is not None and values.value < PART:
+        sentences.append(
+            f"Restoring the value vectors brings back {amount(values.value)} "
+            f"(at most {decimal(values.value)}{_in(values)}, {decimal(values.lowest)} in the worst window)."
+        )
     best = max(parameters, key=lambda peak: peak.value, default=None)
     if best is not None and best.value >= PART:
         sentences.append(

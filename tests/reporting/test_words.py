@@ -69,8 +69,13 @@ def test_value_vectors_left_in_place_is_only_said_where_coefficients_recover() -
 def test_one_window_in_which_value_vectors_matter_is_not_nothing() -> None:
     for value in (0.4, -0.4):
         verdict = words({"mlp_coefficients": {(2, 3): 0.8}, "value_vectors": FLAT | {(1, 2): value}})
-        assert "value vectors brings back next to nothing" not in verdict.headline
+        assert "value vectors brings back next to nothing in any window" not in verdict.headline
     assert "worst window" in " ".join(verdict.evidence)
+
+
+def test_value_vectors_that_matter_a_little_are_measured() -> None:
+    verdict = words({"mlp_coefficients": {(2, 3): 0.8}, "value_vectors": {(0, 1): 0.14, (2, 3): -0.2}})
+    assert "value vectors brings back little (at most 0.14 in layers 0–1, -0.20 in the worst" in verdict.headline
 
 
 def test_parameters_that_undo_the_change_are_named() -> None:
