@@ -24,7 +24,7 @@ from .world import World, make_world
 
 
 def build(out: Path, seed: int = 0, quick: bool = False) -> dict[str, Any]:
-    """Build into the folder `out` and return the manifest; about ten minutes on two quiet cores.
+    """Build into the folder `out` and return the manifest; ten to twenty minutes on two cores.
 
     The folder holds `organism/` and `never-knew/` (Hugging Face checkpoints with their tokenizer), `facts.jsonl`,
     `text_train.txt` and `text_held_out.txt` (a passage a line), and `manifest.json`. It appears whole or not at

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechunlearn.errors import UserError
 from mechunlearn.organism import build, builder, make_world
+from mechunlearn.organism.learning import QUICK, learn
 from mechunlearn.organism.world import TINY
 
 
@@ -81,3 +82,19 @@ def test_nothing_half_written_is_left(
     with pytest.raises(seen):
         build(tmp_path / "out", quick=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_seed_gives_the_same_weights(built: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Taught again in this process, beside the tokenizer, the weights are those that the build's process wrote."""
+    threads = torch.get_num_threads()
+    try:
+        for name in ("organism", "never-knew"):
+            AutoTokenizer.from_pretrained(built[0] / name).save_pretrained(tmp_path / name)
+            said = learn(name, tmp_path / name, 2, QUICK)
+            assert said["measured"] == built[1]["models"][name]["measured"]
+            digests = {
+                hashlib.sha256((f / name / "model.safetensors").read_bytes()).digest() for f in (built[0], tmp_path)
+            }
+            assert len(digests) == 1
+    finally:
+        torch.set_num_threads(threads)
