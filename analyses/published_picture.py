@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 SITES = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 METHODS = {"gradient difference": mu.GradientDifference(), "NPO": mu.NPO(), "DPO": mu.DPO()}
 WINDOWS = "sliding:5,all"
-STEPS = 200
+STEPS, LEARNING_RATE = 100, 4e-4
 CLAIMS = {
     "value vectors: largest |KRS| over windows (published: about 0; asked: ≤ 0.1)": ("value_vectors", "widest", 0.1),
     "coefficients: best late window (published: high in late layers; asked: ≥ 0.6)": ("mlp_coefficients", "late", 0.6),
@@ -48,7 +48,10 @@ def main() -> None:
             folder = options.out / options.forget / f"{method.name}-{seed}"
             forget = facts.forget[:32] if options.quick else facts.forget
             steps = 4 if options.quick else STEPS
-            run = mu.unlearn(before, method, forget, facts.retain, text=text, steps=steps, seed=seed, run=folder)
+            run = mu.unlearn(
+                before, method, forget, facts.retain, text=text, retain_text=mu.organism_text("train"),
+                steps=steps, learning_rate=LEARNING_RATE, evaluate_every=50, seed=seed, run=folder,
+            )  # fmt: skip
             result = mu.dissect(before, run.model, forget, SITES, WINDOWS, seed=seed, run=folder / "dissection")
             summary = result.summary().query("metric == 'mse'").assign(method=name, seed=seed)
             scores.append(summary)
