@@ -262,12 +262,16 @@ def demo(
       mechunlearn demo
     """
     began = time.perf_counter()
+    import torch
+
     from . import dissection, reporting
     from .facts import Facts, organism_text
     from .models import load
     from .unlearning import NPO, GradientDifference
     from .unlearning import unlearn as make_forget
 
+    # The organism's matrices are too small to share out: more threads only wait for each other.
+    torch.set_num_threads(1)
     before, facts, text = load("organism"), Facts.builtin("organism"), organism_text()
     shown = []
     for method in (GradientDifference(), NPO()):
