@@ -10,7 +10,7 @@ demo: .venv/installed
 
 # One thread a process: two workers fill two cores, and small models gain nothing from more threads.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

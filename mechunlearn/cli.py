@@ -127,7 +127,7 @@ def dissect(
         str, typer.Option(help="before->after restores the knowledge, after->before injects the damage.")
     ] = "before->after",
     positions: Annotated[
-        str, typer.Option(help="Patch at all, answer, prompt, paper, or token positions like 3,4.")
+        str, typer.Option(help="Patch at all, answer, prompt, paper, each, or positions like 3,4.")
     ] = "all",
     metric: Annotated[
         str, typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob. All are kept.")
