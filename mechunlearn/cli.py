@@ -359,7 +359,8 @@ def _show(summary: pd.DataFrame, controls: pd.DataFrame, facts: pd.DataFrame, me
     from .reporting import Words, key_table
 
     words = Words.of(summary, controls=controls, facts=facts, metric=metric)
-    typer.echo(key_table(words.peaks))
+    if words.peaks:
+        typer.echo(key_table(words.peaks))
     typer.echo(f"\n{words.headline}")
     for warning in words.warnings:
         typer.echo(f"Mind: {warning}")

@@ -38,15 +38,20 @@ class quiet_loading:  # noqa: N801 - used as a statement, like contextlib.suppre
     """No progress bars and no advice from transformers while a model is put together."""
 
     def __enter__(self) -> None:
+        from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging
 
+        self._hub_level = hub_logging.get_verbosity()
+        hub_logging.set_verbosity_error()
         self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
     def __exit__(self, *_: object) -> None:
+        from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging
 
+        hub_logging.set_verbosity(self._hub_level)
         logging.set_verbosity(self._level)
         if self._bars:
             logging.enable_progress_bar()

@@ -13,6 +13,10 @@ FEW_FACTS = 30
 # and whole blocks hold every weight of a layer: that these restore the answer says little.
 STATES = ("mlp_coefficients+attention_output", "mlp_coefficients", "attention_output")
 WHOLE = ("everything", "block", "residual")
+MAPPED = (
+    "A map of single positions: the figure shows at which layer and token one patch moves the answer towards the "
+    "donor's. Windows over all positions, on which a verdict would rest, were not measured here."
+)
 LIMITS = (
     "A patched state already holds everything the donor computed upstream. Its recovery shows where the "
     "answer can be put back in, not which weights changed, nor that the recipient could still compute it by "
@@ -55,6 +59,8 @@ class Words:
             peaks(rows[rows["direction"] == direction]) for direction in ("before->after", "after->before")
         )
         found = restored or injected
+        if not found:
+            return cls(MAPPED, _behaviour(facts), (*_control_warnings(controls), *_behaviour_warnings(facts)), ())
         return cls(
             headline=_headline(restored) if restored else _headline_reversed(injected),
             evidence=(

@@ -154,3 +154,11 @@ def test_there_is_always_a_sentence(values: dict[str, dict[tuple[int, int], floa
     verdict = Words.of(table)
     assert verdict.headline and len(verdict.peaks) == len(values)
     assert "nan" not in " ".join((verdict.headline, *verdict.evidence)).lower()
+
+
+def test_a_map_of_positions_gets_no_verdict() -> None:
+    table = summary({"residual": {(2, 2): 0.8}}).assign(position=3)
+    verdict = Words.of(table, controls=GOOD, facts=FACTS)
+    assert "map of single positions" in verdict.headline
+    assert "Undefined" not in verdict.headline
+    assert verdict.peaks == ()
