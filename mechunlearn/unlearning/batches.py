@@ -96,29 +96,30 @@ def score(model: PreTrainedModel, tokens: Tokens) -> Answers:
 
 def draw(sources: Sources, size: int, parts: int, seed: int) -> Iterator[Batch]:
     """Endless batches: `parts` of them make one optimiser step of `size` forget rows, as many retain rows
-    and half as many passages, which are longer.
+    and passages.
 
     The rows of a step do not depend on `parts`; every row comes once before any of its group comes again.
     """
     generator = torch.Generator().manual_seed(seed)
     forget_steps = _shuffles(len(sources.forget), size, generator)
     retain_steps = _mixed(sources.retain_groups, size, generator)
-    text_steps = None if sources.text is None else _shuffles(len(sources.text), (size + 1) // 2, generator)
+    text_steps = None if sources.text is None else _shuffles(len(sources.text), size, generator)
     while True:
         forget, retain = next(forget_steps), next(retain_steps)
-        text = forget[:0] if text_steps is None else next(text_steps)
+        text = None if text_steps is None else next(text_steps)
         divisors = Divisors(
             forget_facts=len(forget) / parts,
             forget_tokens=_scored(sources.forget, forget) / parts,
             retain_tokens=_scored(sources.retain, retain) / parts,
-            text_tokens=0.0 if sources.text is None else _scored(sources.text, text) / parts,
+            text_tokens=0.0 if text is None else _scored(sources.text, text) / parts,
         )
         for part in range(parts):
             share = slice(part, None, parts)
-            yield _assemble(sources, divisors, forget[share], retain[share], text[share])
+            passages = None if text is None else text[share]
+            yield _assemble(sources, divisors, forget[share], retain[share], passages)
 
 
-def _assemble(sources: Sources, divisors: Divisors, forget: Tensor, retain: Tensor, text: Tensor) -> Batch:
+def _assemble(sources: Sources, divisors: Divisors, forget: Tensor, retain: Tensor, text: Tensor | None) -> Batch:
     def reference(rows: Rows | None) -> Tensor | None:
         return None if rows is None or rows.reference is None else rows.reference[forget]
 
@@ -129,7 +130,7 @@ def _assemble(sources: Sources, divisors: Divisors, forget: Tensor, retain: Tens
         reference=reference(sources.forget),
         alternative=None if sources.alternative is None else take(sources.alternative.tokens, forget),
         alternative_reference=reference(sources.alternative),
-        text=None if sources.text is None or not len(text) else take(sources.text.tokens, text),
+        text=None if sources.text is None or text is None else take(sources.text.tokens, text),
     )
 
 
@@ -152,7 +153,8 @@ def _mixed(
         yield torch.cat([group[next(stream)] for group, stream in itertools.islice(turns, size)])
 
 
-def _scored(rows: Rows, index: Tensor) -> float:
+def _scored(rows: Rows | None, index: Tensor) -> float:
+    assert rows is not None
     return float(rows.tokens.predicts[index].sum())
 
 

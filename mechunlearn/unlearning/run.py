@@ -71,8 +71,8 @@ def unlearn(
     forgotten.
 
     Each fact is trained in its prompt and paraphrases and evaluated in its held-out phrasings. An optimiser
-    step takes `batch` of these rows from the forget set, as many from the retain set, half of them near
-    and half far where retain facts have these roles, and half as many passages of `retain_text`.
+    step takes `batch` of these rows from the forget set and as many from the retain set, half of them near
+    and half far where retain facts have these roles.
 
     Args:
         model: the model before; it is not changed.

@@ -34,8 +34,7 @@ class Watch:
         self.groups: dict[str, Tokens] = {
             name: tokenize(spread(facts, asked), before.tokenizer, context=context) for name, facts in groups.items()
         }
-        # In order of length, so that the batches of the evaluation hold little padding.
-        self.text = None if text is None else tokenize_texts(sorted(text, key=len), before.tokenizer, context=context)
+        self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
         self.before, self.stop = before, stop
         self.rows: list[dict[str, float]] = []
         self.tokens = 0  # trained on so far; whoever trains counts
