@@ -60,7 +60,7 @@ class Words:
         )
         found = restored or injected
         if not found:
-            return cls(MAPPED, _behaviour(facts), (*_control_warnings(controls), *_behaviour_warnings(facts)), ())
+            return cls(MAPPED, tuple(_behaviour(facts)), (*_control_warnings(controls), *_behaviour_warnings(facts)), ())
         return cls(
             headline=_headline(restored) if restored else _headline_reversed(injected),
             evidence=(
