@@ -60,7 +60,9 @@ class Words:
         )
         found = restored or injected
         if not found:
-            return cls(MAPPED, tuple(_behaviour(facts)), (*_control_warnings(controls), *_behaviour_warnings(facts)), ())
+            return cls(
+                MAPPED, tuple(_behaviour(facts)), (*_control_warnings(controls), *_behaviour_warnings(facts)), ()
+            )
         return cls(
             headline=_headline(restored) if restored else _headline_reversed(injected),
             evidence=(
