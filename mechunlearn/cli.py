@@ -212,7 +212,7 @@ def unlearn(
     passages = _passages(text) if text or model != "organism" else organism_text()
     run = unlearning.unlearn(
         load(model, device=device, dtype=dtype),
-        unlearning.METHODS[method](),
+        unlearning.METHODS[method],
         chosen.forget,
         chosen.retain,
         text=passages,

@@ -1,14 +1,15 @@
-"""One training loop for everything that is trained here: the organism, unlearning, relearning.
+"""One way to train everything that is trained here: the organism, unlearning, relearning.
 
-The loop knows nothing of what is learned: it draws batches, asks a function for the loss, and steps. Gradient
-accumulation and the moving of batches come from accelerate, the learning-rate schedules from transformers.
+A `Trainer` knows nothing of what is learned: it is given the pieces of a step's batch, asks functions for the loss, and
+steps. Accumulation over the pieces comes from accelerate, the learning-rate schedules from transformers. All it knows
+can be written down and put back, so that a run goes on bit for bit where it was interrupted. `train` is the plain loop.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +29,18 @@ SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "
 PRECISIONS = ("no", "bf16")
 
 
+class NotFiniteError(UserError):
+    """A loss or a gradient is NaN or infinite; the weights are as before the step."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train. One step is one update of the weights and draws `accumulation` batches.
 
     `learning_rate` is reached after `warmup` steps (it starts at 0) and then follows `schedule`, which ends
     at `steps`. `weight_decay` acts on matrices only, not on norms and biases. `clip` bounds the norm of the
-    whole gradient; None leaves it. `precision` "bf16" computes the loss under autocast; the weights that
+    whole gradient; None leaves it; `normalise` scales it to norm 1 instead, so that the step of plain SGD is as long as
+    the learning rate. `precision` "bf16" computes the loss under autocast; the weights that
     are trained stay in fp32 either way.
     """
 
@@ -45,6 +51,7 @@ class Settings:
     warmup: int = 0
     schedule: str = "constant"
     clip: float | None = 1.0
+    normalise: bool = False
     accumulation: int = 1
     seed: int = 0
     precision: str = "no"
@@ -60,6 +67,110 @@ class Settings:
             raise UserError(f"learning_rate must be a positive number, not {self.learning_rate}")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"clip must be positive, or None for no clipping, not {self.clip}")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update of the weights within a step: a loss with an optimiser of its own.
+
+    `loss(piece)` returns scalar parts, of which "loss" is minimised and the others are only recorded, under `name`
+    and their own. `before_step` may change the gradients when all pieces are through.
+    """
+
+    loss: Callable[[Any], dict[str, Tensor]]
+    settings: Settings
+    name: str = ""
+    before_step: Callable[[], None] | None = None
+
+
+class Trainer:
+    """Changes a model step by step, in place, on the device where it is.
+
+    Attributes:
+        step: how many steps are done.
+        scale: what every learning rate is multiplied by.
+
+    Raises:
+        UserError: nothing to train, weights below fp32.
+    """
+
+    def __init__(
+        self, model: nn.Module, phases: Sequence[Phase], seed: int = 0, parameters: Iterable[nn.Parameter] | None = None
+    ) -> None:
+        self.model, self.phases, self.seed = model, tuple(phases), seed
+        self.parameters = _choose(model, parameters)
+        self.step, self.scale = 0, 1.0
+        # The model stays on the device it was loaded to, which need not be the one accelerate would choose.
+        self._accelerator = Accelerator(device_placement=False, mixed_precision="no")
+        self._optimizers = [_optimizer(list(self.parameters.values()), phase.settings) for phase in self.phases]
+        self._steppers = [self._accelerator.prepare_optimizer(optimizer) for optimizer in self._optimizers]
+        self._factors = [_factor(*pair) for pair in zip(self._optimizers, self.phases, strict=True)]
+
+    def advance(self, pieces: Sequence[Any]) -> dict[str, float]:
+        """One step on the pieces of one batch, whose losses are averaged; returns what was measured.
+
+        Randomness in the model (dropout) follows the seed and the number of the step alone.
+
+        Raises:
+            NotFiniteError: the loss or the gradient is not finite.
+        """
+        row: dict[str, float] = {}
+        with _seeded(self.seed * 1_000_003 + self.step, _device(self.model)):
+            for place in range(len(self.phases)):
+                try:
+                    row |= self._update(place, pieces)
+                finally:
+                    for parameter in self.parameters.values():
+                        parameter.grad = None
+        self.step += 1
+        return row
+
+    def _update(self, place: int, pieces: Sequence[Any]) -> dict[str, float]:
+        phase, stepper = self.phases[place], self._steppers[place]
+        rate = phase.settings.learning_rate * self._factors[place](self.step) * self.scale
+        row: dict[str, float] = {}
+        self._accelerator.gradient_accumulation_steps = len(pieces)
+        self._accelerator.step = 0
+        for piece in pieces:
+            with self._accelerator.accumulate(self.model):
+                parts = _evaluate(phase.loss, send_to_device(piece, _device(self.model)), self.model, phase.settings)
+                _record(row, parts, self.step + 1, phase, len(pieces))
+                self._accelerator.backward(parts["loss"])
+                if self._accelerator.sync_gradients:
+                    if phase.before_step is not None:
+                        phase.before_step()
+                    row[f"{phase.name}gradient_norm"] = _bound(self.parameters.values(), self.step + 1, phase.settings)
+                    for group in stepper.param_groups:
+                        group["lr"] = rate
+                stepper.step()
+        row[f"{phase.name}learning_rate"] = rate
+        return row
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on beside the batch: a copy, by name."""
+        found = {f"parameter.{name}": tensor.detach().clone() for name, tensor in self.parameters.items()}
+        found["trainer"] = torch.tensor([self.step, self.scale], dtype=torch.float64)
+        for place, optimizer in enumerate(self._optimizers):
+            for number, values in optimizer.state_dict()["state"].items():
+                for key, value in values.items():
+                    if isinstance(value, Tensor):
+                        found[f"optimizer.{place}.{number}.{key}"] = value.clone()
+        return found
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state[f"parameter.{name}"])
+        step, self.scale = state["trainer"].tolist()
+        self.step = int(step)
+        for place, optimizer in enumerate(self._optimizers):
+            held: dict[int, dict[str, Tensor]] = {}
+            for name, value in state.items():
+                if name.startswith(f"optimizer.{place}."):
+                    _, _, number, key = name.split(".", 3)
+                    held.setdefault(int(number), {})[key] = value.clone()
+            optimizer.load_state_dict({"state": held, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def train(
@@ -88,32 +199,14 @@ def train(
     Raises UserError: nothing to train, weights below fp32, no more batches, a loss or gradient that is not
     finite (names the step).
     """
-    with _borrowed(model), _seeded(settings.seed, _device(model)):
-        parameters = _choose(model, trainable)
-        optimizer = _optimizer(parameters, settings)
-        schedule = get_scheduler(SCHEDULES[settings.schedule], optimizer, settings.warmup, settings.steps)
-        # The model stays on the device it was loaded to, which need not be the one accelerate would choose.
-        accelerator = Accelerator(
-            gradient_accumulation_steps=settings.accumulation, device_placement=False, mixed_precision="no"
-        )
-        stepper = accelerator.prepare_optimizer(optimizer)
+    with borrowed(model):
+        chosen = None if trainable is None else [p for name, p in model.named_parameters() if trainable(name)]
+        trainer = Trainer(model, [Phase(loss, settings)], settings.seed, chosen)
         start, rows = time.perf_counter(), []
         model.train()
         with tqdm(total=settings.steps, desc=progress, disable=progress is None) as bar:
             for step in range(1, settings.steps + 1):
-                row: dict[str, float] = {}
-                for _ in range(settings.accumulation):
-                    with accelerator.accumulate(model):
-                        batch = send_to_device(_next(batches, step, settings), _device(model))
-                        parts = _evaluate(loss, batch, _device(model), settings)
-                        _record(row, parts, step, settings)
-                        accelerator.backward(parts["loss"])
-                        if accelerator.sync_gradients:
-                            row["gradient_norm"] = _clip(parameters, step, settings)
-                        stepper.step()
-                        stepper.zero_grad()
-                row["learning_rate"] = float(schedule.get_last_lr()[0])
-                schedule.step()
+                row = trainer.advance([_next(batches, step, settings) for _ in range(settings.accumulation)])
                 rows.append({"step": step, **row, "seconds": time.perf_counter() - start})
                 bar.update()
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
@@ -132,18 +225,27 @@ def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.opti
     return OPTIMIZERS[settings.optimizer](groups, lr=settings.learning_rate)
 
 
+def _factor(optimizer: torch.optim.Optimizer, phase: Phase) -> Callable[[int], float]:
+    """What the learning rate is multiplied by at a step (from 0)."""
+    settings = phase.settings
+    schedule = get_scheduler(SCHEDULES[settings.schedule], optimizer, settings.warmup, settings.steps)
+    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+    return schedule.lr_lambdas[0]
+
+
 def _evaluate(
-    loss: Callable[[Any], dict[str, Tensor]], batch: Any, device: torch.device, settings: Settings
+    loss: Callable[[Any], dict[str, Tensor]], piece: Any, model: nn.Module, settings: Settings
 ) -> dict[str, Tensor]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        return loss(batch)
+    with torch.autocast(_device(model).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        return loss(piece)
 
 
-def _choose(model: nn.Module, trainable: Callable[[str], bool] | None) -> list[nn.Parameter]:
-    """The parameters to train; the others' `requires_grad` is switched off: no cost, no move."""
-    chosen = []
+def _choose(model: nn.Module, chosen: Iterable[nn.Parameter] | None) -> dict[str, nn.Parameter]:
+    """The parameters to train by name; the others' `requires_grad` is switched off: no cost, no move."""
+    wanted = None if chosen is None else {id(parameter) for parameter in chosen}
+    found = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad if trainable is None else trainable(name))
+        parameter.requires_grad_(parameter.requires_grad if wanted is None else id(parameter) in wanted)
         parameter.grad = None
         if parameter.requires_grad:
             if parameter.dtype in (torch.bfloat16, torch.float16):
@@ -151,10 +253,10 @@ def _choose(model: nn.Module, trainable: Callable[[str], bool] | None) -> list[n
                     f"cannot train '{name}' in {parameter.dtype}: small updates would be rounded away. "
                     "Load the model with dtype='float32' (precision='bf16' makes the computation cheaper)"
                 )
-            chosen.append(parameter)
-    if not chosen:
-        raise UserError("nothing to train: no parameter of the model was chosen by `trainable`, or all are frozen")
-    return chosen
+            found[name] = parameter
+    if not found:
+        raise UserError("nothing to train: no parameter of the model was chosen, or all are frozen")
+    return found
 
 
 def _next(batches: Iterator[Any], step: int, settings: Settings) -> Any:
@@ -166,26 +268,36 @@ def _next(batches: Iterator[Any], step: int, settings: Settings) -> Any:
         ) from None
 
 
-def _record(row: dict[str, float], parts: dict[str, Tensor], step: int, settings: Settings) -> None:
+def _record(row: dict[str, float], parts: dict[str, Tensor], step: int, phase: Phase, pieces: int) -> None:
     for name, value in parts.items():
         number = float(value.detach())
         if not math.isfinite(number):
             known = ", ".join(f"{key} {float(part.detach()):.4g}" for key, part in parts.items())
-            raise UserError(
-                f"the loss is not finite at step {step} of {settings.steps} ({known}): "
-                f"lower the learning rate ({settings.learning_rate:g}) or check the model's weights"
+            raise NotFiniteError(
+                f"the loss is not finite at step {step} of {phase.settings.steps} ({known}): "
+                f"lower the learning rate ({phase.settings.learning_rate:g}) or check the model's weights"
             )
-        row[name] = row.get(name, 0.0) + number / settings.accumulation
+        row[phase.name + name] = row.get(phase.name + name, 0.0) + number / pieces
 
 
-def _clip(parameters: list[nn.Parameter], step: int, settings: Settings) -> float:
-    norm = float(nn.utils.clip_grad_norm_(parameters, math.inf if settings.clip is None else settings.clip))
-    if not math.isfinite(norm):
-        raise UserError(
+def _bound(parameters: Iterable[nn.Parameter], step: int, settings: Settings) -> float:
+    """Clip or normalise the gradient; its norm as it was."""
+    held = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    if not math.isfinite(float(norm)):
+        raise NotFiniteError(
             f"the gradient is not finite at step {step} of {settings.steps}: "
             f"lower the learning rate ({settings.learning_rate:g})"
         )
-    return norm
+    if settings.normalise:
+        # A zero gradient stays zero: there is nowhere to go.
+        scale = 0.0 if norm == 0 else 1 / norm
+        for parameter in held:
+            assert parameter.grad is not None
+            parameter.grad.mul_(scale)
+    elif settings.clip is not None:
+        nn.utils.clip_grads_with_norm_(held, settings.clip, norm)
+    return float(norm)
 
 
 def _stops(model: nn.Module, watch: Callable[[int], bool], step: int) -> bool:
@@ -201,7 +313,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _borrowed(model: nn.Module) -> Iterator[None]:
+def borrowed(model: nn.Module) -> Iterator[None]:
     """Give the model back with the flags and gradients it came with."""
     modes = [(module, module.training) for module in model.modules()]
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]

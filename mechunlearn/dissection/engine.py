@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,17 +23,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..facts import Tokens
 from ..models import Slot, hf
-
-
-@runtime_checkable
-class Hook(Protocol):
-    """A TransformerLens hook function: sees an activation, and returns another one or None to leave it."""
-
-    def __call__(self, tensor: Tensor, *, hook: HookPoint) -> Tensor | None: ...
-
+from ..models.hooks import Enough, Hook, hooked
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional after the residual stream, by keyword
-LEVEL = 1_000  # hooks of ours are told apart from the user's by their level
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,6 @@ class Trace:
     entries: tuple[Float[Tensor, "fact pos d_model"], ...]
     arguments: tuple[Arguments, ...]
     saved: dict[str, Tensor]
-
-
-class _Enough(Exception):  # noqa: N818 - not an error
-    """Raised inside a forward pass to leave it: what follows is not needed."""
 
 
 @torch.inference_mode()
@@ -92,14 +80,14 @@ def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[li
     def at_entry(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         entries.append(args[0] if args else kwargs["hidden_states"])
         if len(entries) > stop:
-            raise _Enough
+            raise Enough
         arguments.append((args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}))
 
     places = [*model.blocks, model.ln_final]
     handles = [place.register_forward_pre_hook(at_entry, with_kwargs=True) for place in places]
     try:
         hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention, use_cache=False)
-    except _Enough:
+    except Enough:
         pass
     finally:
         for handle in handles:
@@ -176,29 +164,6 @@ def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
             f"(largest difference {difference:.3g}); this architecture is not supported"
         )
     return difference
-
-
-@contextmanager
-def hooked(model: TransformerBridge, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
-    """TransformerLens hooks for the time of a block; hooks of the user's stay as they are."""
-    points: list[HookPoint] = []
-    try:
-        for name, function in hooks:
-            point = hook_point(model, name)
-            points.append(point)
-            point.add_hook(function, level=LEVEL)
-        yield
-    finally:
-        for point in points:
-            point.remove_hooks("fwd", level=LEVEL)
-
-
-def hook_point(model: TransformerBridge, name: str) -> HookPoint:
-    """The hook point of that name (aliases included)."""
-    point = model.get_hook_point(name)
-    if point is None:
-        raise UserError(f"{type(hf(model)).__name__} has no hook {name}")
-    return point
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from .answers import AnswerLogprob, AnswerScores, answer_logprob, recall, score_answers
 from .behaviour import behaviour
-from .disruption import PerText, per_text_kl, per_text_loss, text_kl, text_loss
+from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
 from .generation import greedy_answers
 from .intervals import bootstrap_interval
 
@@ -10,6 +10,7 @@ __all__ = [
     "AnswerLogprob",
     "AnswerScores",
     "PerText",
+    "TextScores",
     "answer_logprob",
     "behaviour",
     "bootstrap_interval",
@@ -20,4 +21,5 @@ __all__ = [
     "score_answers",
     "text_kl",
     "text_loss",
+    "text_scores",
 ]

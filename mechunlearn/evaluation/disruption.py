@@ -71,6 +71,30 @@ def text_kl(model: Model, reference: Model, texts: Sequence[str] | Tokens, batch
     return per_text_kl(model, reference, texts, batch_size).mean
 
 
+class TextScores(NamedTuple):
+    """Means over all predicted tokens of general text, in nats: −log p, KL(reference ‖ model), entropy of the model."""
+
+    loss: float
+    kl: float
+    entropy: float
+
+
+def text_scores(model: Model, reference: Model, texts: Sequence[str] | Tokens, batch_size: int = 16) -> TextScores:
+    """Loss, divergence and entropy in one pass of each model. Raises as `per_text_kl` does."""
+    tokens, total, count = _tokens(model, texts), torch.zeros(3, dtype=torch.float64), 0
+    with measuring(model, reference):
+        for first in range(0, len(tokens), batch_size):
+            batch = tokens[first : first + batch_size].trim()
+            theirs = log_probs(logits_of(reference, batch.ids, batch.attention)[batch.predicts].cpu())
+            ours = log_probs(logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu())
+            loss = -ours.gather(-1, batch.targets.cpu()[:, None])
+            kl = torch.nn.functional.kl_div(ours, theirs, reduction="none", log_target=True)
+            entropy = torch.special.entr(ours.exp())
+            total += torch.stack([part.double().sum() for part in (loss, kl, entropy)])
+            count += len(ours)
+    return TextScores(*(total / count).tolist())
+
+
 def _tokens(model: Model, texts: Sequence[str] | Tokens) -> Tokens:
     if isinstance(texts, Tokens):
         return texts

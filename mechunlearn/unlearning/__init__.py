@@ -1,8 +1,25 @@
-"""Making a model forget: gradient difference, NPO and DPO."""
+"""Making a model forget: one verb, many methods, one budget."""
 
-from .dpo import DPO
-from .gradient_difference import GradientDifference
-from .npo import NPO
-from .run import METHODS, UnlearningRun, unlearn
+from .budget import Budget
+from .catalogue import METHODS
+from .method import Method
+from .methods.dpo import DPO, RefusalDPO
+from .methods.gradient_ascent import GradientAscent
+from .methods.gradient_difference import GradientDifference
+from .methods.layered import Layered
+from .methods.npo import NPO
+from .run import UnlearningRun, unlearn
 
-__all__ = ["DPO", "METHODS", "NPO", "GradientDifference", "UnlearningRun", "unlearn"]
+__all__ = [
+    "DPO",
+    "METHODS",
+    "NPO",
+    "Budget",
+    "GradientAscent",
+    "GradientDifference",
+    "Layered",
+    "Method",
+    "RefusalDPO",
+    "UnlearningRun",
+    "unlearn",
+]

@@ -5,29 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
+from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Facts, tokenize, tokenize_texts
-from ..models import clone, fingerprint, hf, load, save
+from ..facts import Facts
+from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
-from ..training import Settings, train
-from .batches import Batch, Rows, Sources, by_role, draw, shown, spread, with_distractors
-from .dpo import DPO
-from .gradient_difference import GradientDifference
-from .npo import NPO
+from .announce import announce
+from .batches import Sources
+from .budget import Budget, chance
+from .method import Method
+from .methods.layered import Layer, Layered
+from .options import Options
+from .plot import plot
+from .rows import fact_rows, shown, spread, text_rows, with_distractors, with_refusals
+from .saves import Save
+from .stage import Outcome, Stage
 from .watch import Watch
-
-Method = GradientDifference | NPO | DPO
-METHODS: dict[str, type[Method]] = {method.name: method for method in (GradientDifference, NPO, DPO)}
 
 
 @dataclass(frozen=True)
@@ -36,165 +37,270 @@ class UnlearningRun:
 
     Attributes:
         model: the model after; a new one.
-        frame: one row per evaluation: `step`; `loss` and its parts `loss_forget`, `loss_retain`, `loss_text`
-            (means over the steps since the row before; NaN at step 0); `forget_recall`, `forget_probability`
-            and the same for near, far, retain; `text_loss`, `text_kl` (nats per token); `seconds` since the
-            start; `tokens` trained on so far. Retain facts are grouped by role, those without one as
-            "retain"; a probability is that of an answer token.
+        frame: one row per evaluation: `stage` and `step` (of all stages together); `loss` and its parts `loss_forget`,
+            `loss_retain`, `loss_text` (means over the steps since the row before; NaN at step 0); `forget_recall`,
+            `forget_probability` and the same for near, far, retain, and recall for every `fold_…` of a layered run;
+            `text_loss`, `text_kl`, `text_entropy` (nats per token); `inside` the budget or not; `scale` of the step
+            size; `seconds` since the start; `tokens` trained on so far. Retain facts are grouped by role, those
+            without one as "retain"; a probability is that of an answer token.
         about: `settings` (everything that decides the result) and `stopped`, the reason why it ended.
+        stages: the models at the end of each stage: what a layered run has to dissect.
     """
 
     model: TransformerBridge
     frame: pd.DataFrame
     about: dict[str, Any]
+    stages: tuple[TransformerBridge | Path, ...]
+
+    def plot(self) -> Figure:
+        """Recall and disruption over the steps."""
+        return plot(self.frame, self.about)
 
 
 def unlearn(
     model: TransformerBridge,
-    method: Method,
+    method: Method | Layered,
     forget: Facts,
     retain: Facts,
     *,
     text: Sequence[str] | None = None,
     retain_text: Sequence[str] | None = None,
+    budget: Budget | float | None = None,
+    stop: float | str | None = None,
+    patience: int | None = None,
     steps: int = 100,
-    learning_rate: float = 4e-4,
+    learning_rate: float | None = None,
+    optimizer: str = "adamw",
+    schedule: str = "linear",
+    warmup: int = 0,
+    weight_decay: float = 0.0,
+    clip: float | None = 1.0,
     batch: int = 32,
     accumulation: int = 1,
-    stop: float | None = None,
+    precision: str = "no",
+    checkpointing: bool = False,
+    trainable: str | Sequence[str] | None = None,
     evaluate_every: int = 25,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,
 ) -> UnlearningRun:
-    """Fine-tune a copy of `model` with AdamW (all parameters, linearly falling learning rate) until it has
-    forgotten.
+    """Change a copy of `model` until it has forgotten, or its budget is spent.
 
     Each fact is trained in its prompt and paraphrases and evaluated in its held-out phrasings. An optimiser
     step takes `batch` of these rows from the forget set and as many from the retain set, half of them near
-    and half far where retain facts have these roles.
+    and half far where retain facts have these roles, and as many passages of `retain_text`.
+
+    Where an evaluation finds the budget crossed, the run goes back to the last state inside it, halves the step
+    size and tries again, until it has halved as often as the budget allows. A model that breaks down (a loss that
+    is not finite, recall on retain facts gone, predictions on general text frozen or random) goes back likewise,
+    and the run ends with that reason. A step that does not fit into memory is split further, and says so.
 
     Args:
-        model: the model before; it is not changed.
-        method: `GradientDifference()`, `NPO()` or `DPO()`.
+        model: the model before; it is not changed. Its weights must be float32.
+        method: one of `mechunlearn.unlearning.METHODS`, or `Layered(method)`.
         forget, retain: the facts to remove and to keep. Roles "near" and "far" of retain facts are reported
             apart.
         text: general text, one passage an item, on which disruption is measured; it is not trained on.
-        retain_text: other general text, to be retained by cross-entropy beside the retain facts.
-        steps, learning_rate: of the optimiser. The defaults suit the organism (width 128); papers take 1e-5
-            for 7B models.
-        accumulation: into how many parts a step is split to save memory; the result is the same up to
-            rounding.
-        stop: end as soon as recall on the forget facts (0..1) is at or below this; None trains all steps.
+        retain_text: other general text, to be retained beside the retain facts.
+        budget: the largest allowed disruption; a number means KL on `text`, in nats per token.
+        stop: end as soon as recall on the forget facts (0..1) is at or below this, or at "chance".
+        patience: end after so many evaluations in which the answers' probability did not fall.
+        steps: of the optimiser, in each stage of a layered run.
+        learning_rate: 4e-4 by default, which suits the organism (width 128); papers take 1e-5 for 7B models. Not
+            for methods that set the length of their steps themselves (CIR).
+        optimizer: "adamw", "adam" or "sgd"; with `schedule` "constant", "linear" or "cosine" after `warmup` steps,
+            `weight_decay` on matrices and gradients clipped to norm `clip`.
+        accumulation: into how many pieces a step is split to save memory; the result is the same up to rounding.
+        precision: "bf16" computes under autocast; the weights stay in float32 either way.
+        checkpointing: compute activations again in the backward pass rather than keep them.
+        trainable: parameter sites ("value_vectors", "mlp_keys", "attention", "embedding", …) or regular expressions
+            over parameter names; None: what the method trains.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
-        seed: of the order of batches and of the choice of distractors.
-        run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/`. A finished
-            run of the same settings is opened instead of computed again; an unfinished one starts again.
-        progress: show a progress bar.
+        seed: of the order of batches, of distractors, of control vectors and adapters.
+        run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/` (of every stage of a
+            layered run also in `stages/1/`, …). A finished run of the same settings is opened instead of computed
+            again; an interrupted one goes on, to the same weights bit for bit on the same machine.
+        progress: show a progress bar, and say beforehand what a step costs.
 
     Raises:
         UserError: no forget or retain facts, a fact in both, a fact without answer (or, for DPO, without
             distractors) or longer than the context, a model without tokenizer, settings that make no sense,
-            a run folder of other settings, a loss that is not finite.
+            a budget that cannot be measured or that the start breaks, a run folder of other settings.
     """
-    settings = Settings(
-        steps=steps, learning_rate=learning_rate, schedule="linear", accumulation=accumulation, seed=seed
-    )
-    _check(model, forget, retain, batch, accumulation, stop, evaluate_every)
-    sources = _sources(model, method, forget, retain, retain_text, seed)
-    watch = Watch(model, forget, retain, text, stop)
-    made_with = {
-        "method": method.name,
-        **asdict(method),
-        **asdict(settings),
-        "batch": batch,
-        "stop": stop,
-        "evaluate_every": evaluate_every,
-        "forget": forget.hash,
-        "retain": retain.hash,
-        "text": None if text is None else _hash(text),
-        "retain_text": None if retain_text is None else _hash(retain_text),
-    }
+    options = Options(
+        steps=steps, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule, warmup=warmup,
+        weight_decay=weight_decay, clip=clip, batch=batch, accumulation=accumulation, precision=precision,
+        checkpointing=checkpointing, trainable=(trainable,) if isinstance(trainable, str) else _tuple(trainable),
+        budget=Budget(kl=budget) if isinstance(budget, int | float) else budget,
+        stop=stop, patience=patience, evaluate_every=evaluate_every, seed=seed,
+    )  # fmt: skip
+    layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
+    _check(model, forget, retain)
+    options.check(layered.method)
+    layers = list(layered.layers(forget, retain, seed))
+    plain = not isinstance(method, Layered)
+    watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
+    made_with = _settings(method, options, forget, retain, text, retain_text)
     folder = None
     if run is not None:
         folder = RunFolder(run, "unlearning", made_with | {"model": fingerprint(model)})
         if folder.finished:
             return _open(folder.path, model)
-        # An interrupted run may have saved its model without coming to say so.
-        shutil.rmtree(folder.path / "model", ignore_errors=True)
 
-    after, steps_done = clone(model), None
-    if not watch.look(after, 0):
-        if method.needs_reference:
-            sources = sources.with_references(model, batch)
-        batches = draw(sources, batch, accumulation, seed)
-        label = method.name if progress else None
-        steps_done = _train(after, method, batches, watch, settings, evaluate_every, label)
-    stopped = f"forget recall at or below {stop:g}" if watch.stopped else "all steps done"
-    frame, about = watch.frame(steps_done), {"settings": made_with, "stopped": stopped}
+    outcomes: list[Outcome] = []
+    places: list[TransformerBridge | Path] = []
+    for place, layer in enumerate(layers, start=1):
+        stage = Stage(
+            layered.method,
+            outcomes[-1].model if outcomes else model,
+            _sources(model, layered.method, layer, retain_text, seed, plain),
+            watch,
+            options,
+            _goals(layered, options, layer, last=place == len(layers)),
+            baseline=_baseline(outcomes[0].frame) if outcomes else None,
+            label=(method.name if plain else f"{method.name} {place}/{len(layers)}") if progress else None,
+        )
+        if progress and place == 1:
+            announce(stage)
+        where = _stage_folder(folder, place, plain)
+        offset = int(outcomes[-1].frame["step"].iloc[-1]) if outcomes else 0
+        outcome = _run(stage, where, place, offset, made_with)
+        outcomes.append(outcome)
+        places.append(outcome.model if where is None else where.path / "model")
+    frame = pd.concat([outcome.frame for outcome in outcomes], ignore_index=True)
+    about = {"settings": made_with, "stopped": "; ".join(_reasons(outcomes))}
+    if folder is not None and not plain:
+        save(outcomes[-1].model, _cleared(folder.path / "model"))
+        folder.finish(about | {"stages": len(layers)}, frame=frame)
+    return UnlearningRun(outcomes[-1].model, frame, about, tuple(places))
+
+
+def _run(stage: Stage, folder: RunFolder | None, place: int, offset: int, made_with: dict[str, Any]) -> Outcome:
+    """The stage's outcome: computed, gone on with, or opened."""
+    if folder is not None and folder.finished:
+        about = read_run(folder.path)["about"]
+        return Outcome(_load(folder.path, stage.start), read_frame(folder.path / "frame.parquet"), about["stopped"])
+    found = replace(stage, folder=None if folder is None else folder.path).run()
+    frame = found.frame.assign(step=found.frame["step"] + offset)
+    frame.insert(0, "stage", place)
+    outcome = replace(found, frame=frame)
     if folder is not None:
-        save(after, folder.path / "model")
-        folder.finish(about, frame=frame)
-    return UnlearningRun(after, frame, about)
-
-
-def _train(
-    after: TransformerBridge,
-    method: Method,
-    batches: Iterator[Batch],
-    watch: Watch,
-    settings: Settings,
-    evaluate_every: int,
-    label: str | None,
-) -> pd.DataFrame:
-    """Change `after` in place; one row a step."""
-
-    def loss(part: Batch) -> dict[str, Float[Tensor, ""]]:
-        watch.tokens += part.n_tokens
-        return method.loss(part.score(hf(after)))
-
-    def look(step: int) -> bool:
-        return watch.look(after, step)
-
-    steps = train(hf(after), batches, loss, settings, watch=look, watch_every=evaluate_every, progress=label)
-    if watch.last != len(steps):
-        watch.look(after, len(steps))
-    return steps
+        save(outcome.model, _cleared(folder.path / "model"))
+        folder.finish({"settings": made_with, "stopped": outcome.stopped}, frame=frame)
+        Save(folder.path).remove()
+    return outcome
 
 
 def _sources(
     model: TransformerBridge,
     method: Method,
-    forget: Facts,
-    retain: Facts,
+    layer: Layer,
     retain_text: Sequence[str] | None,
     seed: int,
+    plain: bool,
 ) -> Sources:
     """Everything to train on, as tokens."""
-    tokenizer, context = model.tokenizer, model.cfg.n_ctx
-
-    def rows(facts: Facts) -> Rows:
-        return Rows(tokenize(facts, tokenizer, context=context))
-
-    phrasings, kept = spread(forget, shown), spread(retain, shown)
+    phrasings = spread(layer.forget, shown)
+    if method.alternative == "distractor":
+        other = with_distractors(phrasings, seed)
+    else:
+        other = _refusals(method, phrasings, seed)
+    kept, text = None, None
+    if method.retain_weight:
+        kept = fact_rows(
+            spread(layer.retain, shown),
+            model,
+            group=lambda fact: (fact.role, fact.fold if fact.role == "forget" else None),
+            weight=lambda fact: layer.retain_weights[fact.fold if fact.role == "forget" else None],
+        )
+        text = None if retain_text is None else text_rows(retain_text, model)
     return Sources(
-        forget=rows(phrasings),
-        retain=rows(kept),
-        retain_groups=by_role(kept),
-        alternative=rows(with_distractors(phrasings, seed)) if method.needs_alternative else None,
-        text=None if retain_text is None else Rows(tokenize_texts(retain_text, tokenizer, context=context)),
+        forget=fact_rows(
+            phrasings,
+            model,
+            group=lambda fact: None if plain else fact.fold,
+            weight=lambda fact: layer.forget_weights[fact.fold or 1],
+        ),
+        retain=kept,
+        alternative=None if other is None else fact_rows(other, model),
+        text=text,
     )
 
 
-def _check(
-    model: TransformerBridge,
+def _refusals(method: Method, phrasings: Facts, seed: int) -> Facts | None:
+    """Refusals as answers, for a method that has some."""
+    found = getattr(method, "refusals", None)
+    return with_refusals(phrasings, found, seed) if found else None
+
+
+def _goals(layered: Layered, options: Options, layer: Layer, last: bool) -> dict[str, float]:
+    """The recall columns that must come down for the stage to end."""
+
+    def level(stop: float | str) -> float:
+        return chance(layer.forget) if isinstance(stop, str) else float(stop)
+
+    goals = {}
+    if layered.stage_stop is not None:
+        goals[f"fold_{layer.number}_recall"] = level(layered.stage_stop)
+    if options.stop is not None and last:
+        goals["forget_recall"] = level(options.stop)
+    return goals
+
+
+def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolder | None:
+    if folder is None or plain:
+        return folder
+    return RunFolder(folder.path / "stages" / str(place), "unlearning", folder.settings | {"stage": place})
+
+
+def _cleared(folder: Path) -> Path:
+    """An interrupted run may have saved its model without coming to say so."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _baseline(frame: pd.DataFrame) -> dict[str, float]:
+    """What was measured of the model before."""
+    return {str(name): float(value) for name, value in frame.iloc[0].items() if not pd.isna(value)}
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
+    if len(outcomes) == 1:
+        return [outcomes[0].stopped]
+    return [f"stage {place}: {outcome.stopped}" for place, outcome in enumerate(outcomes, start=1)]
+
+
+def _settings(
+    method: Method | Layered,
+    options: Options,
     forget: Facts,
     retain: Facts,
-    batch: int,
-    accumulation: int,
-    stop: float | None,
-    evaluate_every: int,
-) -> None:
+    text: Sequence[str] | None,
+    retain_text: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Everything that decides the result; plain values only."""
+    return {
+        "method": method.name,
+        "settings": describe(method),
+        **asdict(options),
+        "forget": forget.hash,
+        "retain": retain.hash,
+        "text": None if text is None else _hash(text),
+        "retain_text": None if retain_text is None else _hash(retain_text),
+    }
+
+
+def describe(method: Method | Layered) -> dict[str, Any]:
+    """A method's settings as plain values, with those of the methods in it."""
+    found = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        found[field.name] = {"name": value.name, **describe(value)} if isinstance(value, Method) else value
+    return found
+
+
+def _check(model: TransformerBridge, forget: Facts, retain: Facts) -> None:
     if model.tokenizer is None:
         raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
     for name, facts in (("forget", forget), ("retain", retain)):
@@ -207,18 +313,22 @@ def _check(
             f"{len(both)} of {len(forget)} facts to forget are also facts to retain (first: {both[0]!r}); "
             "take them out of one of the two"
         )
-    if batch < accumulation:
-        raise UserError(f"a batch of {batch} rows cannot be split into accumulation={accumulation} parts")
-    if evaluate_every < 1:
-        raise UserError(f"evaluate_every must be at least 1, not {evaluate_every}")
-    if stop is not None and not 0 <= stop <= 1:
-        raise UserError(f"stop is a recall between 0 and 1, not {stop:g}")
 
 
 def _open(folder: Path, model: TransformerBridge) -> UnlearningRun:
-    parameter = next(hf(model).parameters())
-    after = load(folder / "model", device=parameter.device, dtype=str(parameter.dtype).removeprefix("torch."))
-    return UnlearningRun(after, read_frame(folder / "frame.parquet"), read_run(folder)["about"])
+    about = read_run(folder)["about"]
+    count = about.pop("stages", 0)
+    places = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
+    return UnlearningRun(_load(folder, model), read_frame(folder / "frame.parquet"), about, tuple(places))
+
+
+def _load(folder: Path, like: TransformerBridge) -> TransformerBridge:
+    parameter = next(hf(like).parameters())
+    return load(folder / "model", device=parameter.device, dtype=str(parameter.dtype).removeprefix("torch."))
+
+
+def _tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _hash(text: Sequence[str]) -> str:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+import torch
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..evaluation import score_answers, text_kl, text_loss
+from ..evaluation import score_answers, text_scores
 from ..facts import Facts, Tokens, tokenize, tokenize_texts
-from .batches import asked, spread
+from .rows import asked, spread
+
+REMEMBERED_BYTES = 2**28  # logits of the start model on general text are kept up to this size
 
 
 class Watch:
-    """Measures a model that changes against the one it started from, and says when to stop.
+    """Measures a model that changes against the one it started from.
 
     Facts are asked in the phrasings held out from training, and averaged over these rows. Retain facts are
-    grouped by their role ("near", "far"); those without a role form the group "retain".
+    grouped by their role ("near", "far"); those without a role form the group "retain". With `by_fold`, recall is
+    also noted for every fold of the forget facts.
     """
 
     def __init__(
@@ -26,7 +34,7 @@ class Watch:
         forget: Facts,
         retain: Facts,
         text: Sequence[str] | None,
-        stop: float | None,
+        by_fold: bool = False,
     ) -> None:
         roles = {role: retain.where(role=role) for role in ("near", "far", None)}
         groups = {"forget": forget} | {role or "retain": facts for role, facts in roles.items() if len(facts)}
@@ -34,56 +42,82 @@ class Watch:
         self.groups: dict[str, Tokens] = {
             name: tokenize(spread(facts, asked), before.tokenizer, context=context) for name, facts in groups.items()
         }
+        self.folds = torch.tensor([fact.fold or 0 for fact in forget for _ in asked(fact)]) if by_fold else None
         self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
-        self.before, self.stop = before, stop
-        self.rows: list[dict[str, float]] = []
-        self.tokens = 0  # trained on so far; whoever trains counts
-        self.start = time.perf_counter()
+        self.before = _Remembering(before)
 
-    def look(self, model: TransformerBridge, step: int) -> bool:
-        """Measure and note down; whether the forget facts are forgotten."""
-        self.rows.append(
-            {"step": step}
-            | self._facts(model)
-            | self._text(model)
-            | {"seconds": time.perf_counter() - self.start, "tokens": self.tokens}
-        )
-        return self.stopped
-
-    @property
-    def stopped(self) -> bool:
-        """Whether recall on the forget facts was at or below `stop` when last measured."""
-        return self.stop is not None and self.rows[-1]["forget_recall"] <= self.stop
-
-    @property
-    def last(self) -> int:
-        """The step at which it was last measured."""
-        return int(self.rows[-1]["step"])
-
-    def frame(self, training: pd.DataFrame | None) -> pd.DataFrame:
-        """One row per look, with the mean of each part of the loss over the steps since the look before."""
-        looks = pd.DataFrame(self.rows)
-        names = ["loss", "forget", "retain", "text"]
-        if training is None:
-            parts = pd.DataFrame(float("nan"), index=looks.index, columns=pd.Index(names))
-        else:
-            # Each step belongs to the first look that is not before it.
-            place = looks["step"].searchsorted(training["step"])
-            parts = training.groupby(place)[names].mean().reindex(looks.index)
-        parts.columns = [name if name == "loss" else f"loss_{name}" for name in names]
-        return pd.concat([looks[["step"]], parts, looks.drop(columns="step")], axis=1)
-
-    def _facts(self, model: TransformerBridge) -> dict[str, float]:
-        """Recall, and the probability of an answer token (geometric mean over the answer)."""
-        row = {}
+    def measure(self, model: TransformerBridge) -> dict[str, float]:
+        """One value a column. Probability is that of an answer token: the geometric mean over the answer."""
+        row: dict[str, float] = {}
         for name, tokens in self.groups.items():
             scores = score_answers(model, tokens)
             row[f"{name}_recall"] = float(scores.correct.double().mean())
             row[f"{name}_probability"] = float(scores.mean_logprob.double().exp().mean())
+            if name == "forget" and self.folds is not None:
+                for fold in self.folds.unique().tolist():
+                    row[f"fold_{fold}_recall"] = float(scores.correct[self.folds == fold].double().mean())
+        if self.text is not None:
+            found = text_scores(model, self.before, self.text)
+            row |= {"text_loss": found.loss, "text_kl": found.kl, "text_entropy": found.entropy}
         return row
 
-    def _text(self, model: TransformerBridge) -> dict[str, float]:
-        """Loss and KL(before‖model) per token of general text, in nats."""
-        if self.text is None:
-            return {}
-        return {"text_loss": text_loss(model, self.text), "text_kl": text_kl(model, self.before, self.text)}
+
+class _Remembering:
+    """A model that does not change, and keeps what it said as long as that is small."""
+
+    def __init__(self, model: TransformerBridge) -> None:
+        self.model = model
+        self.said: dict[bytes, Tensor] = {}
+        self.size = 0
+
+    def __call__(self, ids: Int[Tensor, "fact pos"], attention_mask: Int[Tensor, "fact pos"]) -> Tensor:
+        key = ids.cpu().numpy().tobytes() + attention_mask.cpu().numpy().tobytes()
+        if key in self.said:
+            return self.said[key]
+        device = next(self.model.parameters()).device
+        logits = self.model(ids.to(device), attention_mask=attention_mask.to(device))
+        if self.size + logits.nbytes <= REMEMBERED_BYTES:
+            self.said[key] = logits.cpu()
+            self.size += logits.nbytes
+        return logits
+
+
+class Diary:
+    """The rows of the frame: what was measured, and the mean of each part of the loss since the row before."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.tokens = 0  # trained on so far
+        self.seconds = 0.0  # spent so far, in this and in interrupted calls
+        self._clock = time.perf_counter()
+        self._since: dict[str, list[float]] = defaultdict(list)
+
+    def trained(self, losses: dict[str, float], tokens: int) -> None:
+        """Note one step."""
+        self.tokens += tokens
+        for name, value in losses.items():
+            self._since[name].append(value)
+
+    def note(self, step: int, measured: dict[str, float], **more: Any) -> None:
+        """Write a row."""
+        means = {_column(name): sum(values) / len(values) for name, values in self._since.items()}
+        self._since.clear()
+        self.tick()
+        cost = {"seconds": self.seconds, "tokens": self.tokens}
+        self.rows.append({"step": step, **means, **measured, **more, **cost})
+
+    def tick(self) -> None:
+        """Add the time since the last call."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def frame(self) -> pd.DataFrame:
+        """One row per evaluation; NaN where nothing was trained before it."""
+        widest = max(self.rows, key=len)
+        return pd.DataFrame(self.rows, columns=pd.Index(list(widest)))
+
+
+def _column(name: str) -> str:
+    """`loss`, its parts as `loss_forget` …, and what is no loss under its own name."""
+    return name if name.endswith(("loss", "gradient_norm", "learning_rate")) else f"loss_{name}"

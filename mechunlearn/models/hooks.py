@@ -1,0 +1,50 @@
+"""TransformerLens hooks for the time of a block of code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..errors import UserError
+from .checkpoint import hf
+
+LEVEL = 1_000  # hooks of ours are told apart from the user's by their level
+
+
+class Enough(Exception):  # noqa: N818 - not an error
+    """Raised inside a forward pass to leave it: what follows is not needed."""
+
+
+@runtime_checkable
+class Hook(Protocol):
+    """A TransformerLens hook function: sees an activation, and returns another one or None to leave it."""
+
+    def __call__(self, tensor: Tensor, *, hook: HookPoint) -> Tensor | None: ...
+
+
+@contextmanager
+def hooked(model: TransformerBridge, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
+    """TransformerLens hooks for the time of a block; hooks of the user's stay as they are."""
+    points: list[HookPoint] = []
+    try:
+        for name, function in hooks:
+            point = hook_point(model, name)
+            points.append(point)
+            point.add_hook(function, level=LEVEL)
+        yield
+    finally:
+        for point in points:
+            point.remove_hooks("fwd", level=LEVEL)
+
+
+def hook_point(model: TransformerBridge, name: str) -> HookPoint:
+    """The hook point of that name (aliases included)."""
+    point = model.get_hook_point(name)
+    if point is None:
+        raise UserError(f"{type(hf(model)).__name__} has no hook {name}")
+    return point

@@ -1,0 +1,99 @@
+"""How a run trains, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..errors import UserError
+from ..sites import resolve
+from ..training import Settings
+from .budget import Budget
+from .method import Method
+
+LEARNING_RATE = 4e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """See `unlearn`, whose arguments these are.
+
+    Raises:
+        UserError: values that make no sense.
+    """
+
+    steps: int = 100
+    learning_rate: float | None = None
+    optimizer: str = "adamw"
+    schedule: str = "linear"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    batch: int = 32
+    accumulation: int = 1
+    precision: str = "no"
+    checkpointing: bool = False
+    trainable: tuple[str, ...] | None = None
+    budget: Budget | None = None
+    stop: float | str | None = None
+    patience: int | None = None
+    evaluate_every: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < self.accumulation:
+            raise UserError(f"a batch of {self.batch} rows cannot be split into accumulation={self.accumulation} parts")
+        if self.evaluate_every < 1:
+            raise UserError(f"evaluate_every must be at least 1, not {self.evaluate_every}")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"patience must be at least 1, not {self.patience}")
+        if isinstance(self.stop, str) and self.stop != "chance":
+            raise UserError(f"stop is a recall between 0 and 1, or 'chance', not {self.stop!r}")
+        if isinstance(self.stop, int | float) and not 0 <= self.stop <= 1:
+            raise UserError(f"stop is a recall between 0 and 1, or 'chance', not {self.stop:g}")
+        self.settings()
+
+    def settings(self) -> Settings:
+        """The same for the training loop."""
+        return Settings(
+            self.steps,
+            LEARNING_RATE if self.learning_rate is None else self.learning_rate,
+            self.optimizer,
+            self.weight_decay,
+            self.warmup,
+            self.schedule,
+            self.clip,
+            accumulation=self.accumulation,
+            seed=self.seed,
+            precision=self.precision,
+        )
+
+    def check(self, method: Method) -> None:
+        """Raises UserError: a learning rate for a method that sets its own step size."""
+        if method.sets_step_size and self.learning_rate is not None:
+            raise UserError(
+                f"{method.name} sets the length of its steps itself; change its own settings instead of learning_rate"
+            )
+
+    def parameters(self, method: Method, model: TransformerBridge) -> list[nn.Parameter]:
+        """What is trained: the sites that were asked for, or the method's own.
+
+        Raises:
+            UserError: a site that is no parameter site, or that this model lacks.
+        """
+        names: Sequence[str] = self.trainable if self.trainable is not None else method.trained(model)
+        found: dict[int, nn.Parameter] = {}
+        for name in names:
+            site = resolve(name, model)
+            if site.kind != "parameters" or site.select:
+                raise UserError(
+                    f"trainable={name!r}: only whole parameters can be trained; name a parameter site (value_vectors, "
+                    "mlp_keys, attention, embedding, …) or a regular expression over parameter names"
+                )
+            found |= {id(slot.tensor): slot.tensor for slot in site.slots}
+        if not found:
+            raise UserError("nothing to train: `trainable` is empty")
+        return list(found.values())

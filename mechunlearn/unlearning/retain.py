@@ -1,0 +1,43 @@
+"""What holds the rest of the model in place while it forgets: three terms to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from .step import Step
+
+
+def cross_entropy(step: Step, kind: str) -> Float[Tensor, ""]:
+    """Mean −log p of an answer token (of every token, on general text)."""
+    return step.see(kind).cross_entropy
+
+
+def kl(step: Step, kind: str) -> Float[Tensor, ""]:
+    """Mean KL(start ‖ model) of the next-token distribution where an answer token is predicted.
+
+    Padding and prompts stay out of the mean: with them, as often published, it falls with the length of the padding.
+    """
+    theirs, seen = step.start(kind).scored.log_softmax(-1), step.see(kind)
+    ours = seen.scored.log_softmax(-1)
+    return seen.over_answers(F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1))
+
+
+def representation(step: Step, kind: str) -> Float[Tensor, ""]:
+    """Mean over blocks and tokens of ‖h − h⁰‖²/d, h the residual stream behind a block, h⁰ the start model's."""
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(step.n_layers)]
+    seen, start = step.see(kind, hooks, logits=False), step.start(kind, hooks, logits=False)
+    squares = [(seen.states[hook] - start.states[hook]).square() for hook in hooks]
+    return sum(seen.over_tokens(reduce(square, "fact pos d -> fact pos", "mean")) for square in squares) / len(hooks)
+
+
+RETAIN: dict[str, Callable[[Step, str], Float[Tensor, ""]]] = {
+    "cross_entropy": cross_entropy,
+    "kl": kl,
+    "representation": representation,
+}
