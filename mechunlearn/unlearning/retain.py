@@ -33,7 +33,8 @@ def representation(step: Step, kind: str) -> Float[Tensor, ""]:
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(step.n_layers)]
     seen, start = step.see(kind, hooks, logits=False), step.start(kind, hooks, logits=False)
     squares = [(seen.states[hook] - start.states[hook]).square() for hook in hooks]
-    return sum(seen.over_tokens(reduce(square, "fact pos d -> fact pos", "mean")) for square in squares) / len(hooks)
+    distances = [seen.over_tokens(reduce(square, "fact pos d -> fact pos", "mean")) for square in squares]
+    return torch.stack(distances).mean()
 
 
 RETAIN: dict[str, Callable[[Step, str], Float[Tensor, ""]]] = {
