@@ -28,6 +28,7 @@ class Stage(NamedTuple):
     times: int = 1  # how many times the usual number of epochs
 
 
+SYMBOLS = ["circle", "circle-open", "diamond", "diamond-open"]
 LEARN, FORGET = Stage(True, True), Stage(False, False)
 ARMS: dict[str, tuple[Stage, ...]] = {
     "original": (LEARN,),
@@ -39,6 +40,7 @@ ARMS: dict[str, tuple[Stage, ...]] = {
     "LU reversed (B, then A and B)": (LEARN, Stage(True, False), FORGET),
     "U, 4 times longer": (LEARN, Stage(False, False, 4)),
     "LU, last stage 4 times longer": (LEARN, Stage(False, True), Stage(False, False, 4)),
+    "LU on a fresh model (A never learned)": (Stage(False, True), FORGET),
     "never learned (A, B trained as forgotten)": (FORGET,),
     "never learned, LU's stages": (FORGET, FORGET, FORGET),
     "never learned (A, B absent)": (Stage(None, None),),
@@ -149,9 +151,16 @@ def picture(values: pd.DataFrame, seen: str, spacing: float) -> Figure:
         low, high = bootstrap_interval(part.to_numpy())
         rows.append([*key, part.mean(), part.mean() - low, high - part.mean()])
     line = pd.DataFrame(rows, columns=["panel", "model", "task", "mean", "down", "up"])
-    style = {"color": "task", "facet_col": "panel", "facet_col_spacing": spacing, "template": "plotly_white"}
+    style = {
+        "color": "task",
+        "symbol": "task",
+        "symbol_sequence": SYMBOLS,
+        "facet_col": "panel",
+        "facet_col_spacing": spacing,
+        "template": "plotly_white",
+    }
     figure = px.scatter(line, x="mean", y="model", error_x="up", error_x_minus="down", **style)
-    figure.update_traces(marker_size=9)
+    figure.update_traces(marker_size=10, marker_line_width=2)
     faint = px.scatter(values, x="value", y="model", opacity=0.25, **style)
     faint.update_traces(showlegend=False, marker_size=5)
     figure.add_traces(faint.data)

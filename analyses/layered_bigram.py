@@ -10,9 +10,11 @@ Writes analyses/results/layered_bigram.md with its picture and frame.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
@@ -30,7 +32,7 @@ WIDTH, HEADS, LENGTH = 32, 2, 8
 SHAPES = {"W_E": (3, WIDTH), **{f"W_{one}": (WIDTH, WIDTH) for one in "QKVO"}, "W_U": (WIDTH, 3)}
 GROUPS = {"QK": ("W_Q", "W_K"), "OV": ("W_V", "W_O"), "UE": ("W_E", "W_U")}
 SWAPS = ["".join(bits) for bits in itertools.product("01", repeat=3)]  # QK, OV, UE: 1 is taken from LU
-BLOCK = 6  # seeds trained side by side
+BLOCK = 12  # seeds trained side by side
 
 Weights = dict[str, Float[Tensor, "model rows columns"]]
 
@@ -39,6 +41,7 @@ class Settings(NamedTuple):
     """The published settings (section 4.2 and the authors' code)."""
 
     seeds: int = 11
+    more_seeds: int = 59  # of U and LU alone: are our eleven unlike the published eleven by chance?
     sequences: int = 10_000
     epochs: int = 2
     batch: int = 32
@@ -46,7 +49,7 @@ class Settings(NamedTuple):
     weight_decay: float = 0.0
 
 
-QUICK = Settings(seeds=2, sequences=64, epochs=1)
+QUICK = Settings(seeds=2, more_seeds=3, sequences=32, epochs=1)
 
 
 def matrix(a: bool, b: bool) -> Float[Tensor, "source next"]:
@@ -175,6 +178,24 @@ def evaluate(w: Weights, seeds: list[int]) -> pd.DataFrame:
     return measure(forward(w, prefixes()[0].expand(len(seeds), -1, -1)), seeds)
 
 
+def alike(w: Weights) -> dict[str, np.ndarray]:
+    """How alike a and b are to an attack: cosine, in each group of parameters, between the gradients of the mean logit
+    of r (less the mean of the other two) after a and after b. One value a model."""
+    tokens, chances = prefixes()
+    pulls = []
+    for source in (A, B):
+        leaves = {name: weight.clone().requires_grad_() for name, weight in w.items()}
+        logits = forward(leaves, tokens.expand(len(w["W_E"]), -1, -1))
+        margin = logits[..., R] - logits[..., :R].mean(dim=-1)
+        wanted = (margin * (tokens == source) * chances[:, None]).sum()
+        pulls.append(dict(zip(leaves, torch.autograd.grad(wanted, list(leaves.values())), strict=True)))
+    found = {}
+    for group, names in GROUPS.items():
+        after_a, after_b = (torch.cat([pull[name].flatten(1) for name in names], dim=1) for pull in pulls)
+        found[f"alike_{group}"] = torch.cosine_similarity(after_a, after_b, dim=1).numpy()
+    return found
+
+
 def swap(base: Weights, new: Weights, bits: str) -> Weights:
     """`base` with the groups of parameters marked 1 (QK, OV, UE) from `new`."""
     taken = {name for bit, group in zip(bits, GROUPS.values(), strict=True) for name in group if bit == "1"}
@@ -183,50 +204,64 @@ def swap(base: Weights, new: Weights, bits: str) -> Weights:
 
 def study(seeds: list[int], settings: Settings) -> pd.DataFrame:
     """Arms and their attacks; swaps, then attacks; attacks, then swaps and activation patches. One row a seed each."""
-    known: dict[tuple[Stage, ...], Weights] = {(): fresh(seeds)}
-    attacked: dict[tuple[str, str], Weights] = {}
-    frames = []
+    frame, models, attacked = study_arms(seeds, settings, list(ARMS))
+    frames = [frame]
 
-    def keep(part: pd.DataFrame, experiment: str, model: str, relearned: str) -> None:
-        frames.append(part.assign(experiment=experiment, model=model, relearned=relearned))
+    def keep(part: pd.DataFrame, experiment: str, model: str, relearned: str, **more: np.ndarray) -> None:
+        frames.append(part.assign(experiment=experiment, model=model, relearned=relearned, **more))
 
-    for name, chain in ARMS.items():
-        for place in range(len(chain)):
-            if chain[: place + 1] not in known:
-                known[chain[: place + 1]] = train_stage(
-                    known[chain[:place]], chain[place], f"stage {place}", seeds, settings
-                )
-        keep(evaluate(known[chain], seeds), "arm", name, "none")
-        for task in "AB":
-            attacked[name, task] = relearn(known[chain], task, seeds, settings)
-            keep(evaluate(attacked[name, task], seeds), "arm", name, task)
-        print(f"seeds {seeds}: {name}", flush=True)
     for bits in SWAPS:
-        mixed = swap(known[ARMS["U"]], known[ARMS["LU"]], bits)
-        keep(evaluate(mixed, seeds), "swap", bits, "none")
+        mixed = swap(models["U"], models["LU"], bits)
+        keep(evaluate(mixed, seeds), "swap", bits, "none", **alike(mixed))
         for task in "AB":
             keep(evaluate(relearn(mixed, task, seeds, settings), seeds), "swap", bits, task)
             late = swap(attacked["U", task], attacked["LU", task], bits)
-            keep(evaluate(late, seeds), "patch parameters", bits, task)
-        print(f"seeds {seeds}: swap {bits}", flush=True)
+            keep(evaluate(late, seeds), "patch", bits, task)
+        print(f"seeds {seeds[0]}-{seeds[-1]}: swap {bits}", flush=True)
     tokens = prefixes()[0].expand(len(seeds), -1, -1)
-    for site, task, (to, of) in itertools.product(
-        ("pattern", "values", "attention output"), "AB", (("U", "LU"), ("LU", "U"))
-    ):
+    ways = (("U", "LU"), ("LU", "U"))
+    for site, (to, of), task in itertools.product(("pattern", "values", "attention output"), ways, "AB"):
         logits = patched(attacked[to, task], attacked[of, task], site, tokens)
-        keep(measure(logits, seeds), "patch activations", f"{site}: {of} into {to}", task)
+        keep(measure(logits, seeds), "patch", f"{site}, {of} into {to}", task)
     return pd.concat(frames, ignore_index=True)
+
+
+def study_arms(
+    seeds: list[int], settings: Settings, arms: list[str]
+) -> tuple[pd.DataFrame, dict[str, Weights], dict[tuple[str, str], Weights]]:
+    """Arms and their attacks: what was measured, the models, and the attacked models by arm and task."""
+    known: dict[tuple[Stage, ...], Weights] = {(): fresh(seeds)}
+    models, attacked, frames = {}, {}, []
+    for name in arms:
+        chain = ARMS[name]
+        for place in range(len(chain)):
+            if chain[: place + 1] not in known:
+                start = known[chain[:place]]
+                known[chain[: place + 1]] = train_stage(start, chain[place], f"stage {place}", seeds, settings)
+        models[name] = known[chain]
+        frames.append(evaluate(models[name], seeds).assign(model=name, relearned="none", **alike(models[name])))
+        for task in "AB":
+            attacked[name, task] = relearn(models[name], task, seeds, settings)
+            frames.append(evaluate(attacked[name, task], seeds).assign(model=name, relearned=task))
+        print(f"seeds {seeds[0]}-{seeds[-1]}: {name}", flush=True)
+    return pd.concat(frames, ignore_index=True).assign(experiment="arm"), models, attacked
 
 
 def run(out: Path, settings: Settings) -> pd.DataFrame:
     """The whole study, going on with what the run folder holds."""
-    folder = RunFolder(out, "layered-bigram", settings._asdict())
-    parts = []
+    folder = RunFolder(out, "layered-bigram", {**settings._asdict(), "arms": ARMS})
+    jobs = {}
     for seeds in blocks(range(settings.seeds), BLOCK):
-        name = f"seeds-{seeds[0]}-{seeds[-1]}"
+        jobs[f"seeds-{seeds[0]}-{seeds[-1]}"] = partial(study, seeds, settings)
+    for seeds in blocks(range(settings.seeds, settings.more_seeds), BLOCK):
+        jobs[f"more-{seeds[0]}-{seeds[-1]}"] = partial(more_seeds, seeds, settings)
+    for name, job in jobs.items():
         if folder.unit(name) is None:
-            folder.finish_unit(name, study(seeds, settings))
-        parts.append(folder.unit(name))
-    frame = pd.concat(parts, ignore_index=True)
+            folder.finish_unit(name, job())
+    frame = pd.concat([folder.unit(name) for name in jobs], ignore_index=True)
     folder.finish({"rows": len(frame)}, frame=frame)
     return frame
+
+
+def more_seeds(seeds: list[int], settings: Settings) -> pd.DataFrame:
+    return study_arms(seeds, settings, ["U", "LU"])[0]

@@ -81,7 +81,7 @@ READING = """## Reading
   to go. Tested: move a trained model, by the least change of its weights, to another's mean logits of A and of B,
   keeping its own of R and class 0, then attack. U moved to LU's depth resists as LU does in `k-means` and `rings`,
   and LU moved to U's depth no longer resists. In `random`, where A and B overlap, the two means make up two thirds of
-  the gap (and moving costs U some R); the rest must lie in how the depth is spread over the points.
+  the gap (and moving costs U some R); the rest is not explained by these two means.
 - **The price**: the shallow task B comes back as under U, or more. LU moves protection from one task to the other.
 - It is no matter of convergence: a last stage four times as long changes the picture little.
 
@@ -253,7 +253,7 @@ def study(geometry: str, seeds: list[int], settings: Settings, arms: Sequence[st
 
 def run(out: Path, settings: Settings) -> pd.DataFrame:
     """The whole study, going on with what the run folder holds. `k-means, more seeds`: LU alone, see the page."""
-    folder = RunFolder(out, "layered-logistic", settings._asdict())
+    folder = RunFolder(out, "layered-logistic", {**settings._asdict(), "arms": ARMS})
     seeds, more = list(range(settings.seeds)), list(range(settings.seeds, settings.more_seeds))
     jobs = {geometry: partial(study, geometry, seeds, settings) for geometry in GEOMETRIES}
     for block in blocks(more, settings.seeds):
@@ -295,8 +295,8 @@ def outlier(frame: pd.DataFrame) -> str:
     """The published k-means figures are of one seed; how rare are they over all the seeds run?"""
     share = frame.query("geometry == 'k-means' and model == 'LU' and relearned == 'B'")["A"]
     return (
-        "The published `k-means` and `rings` figures are those of a notebook's single seed. Tested on more seeds: over\n"
-        f"{len(share)}, LU → B leaves A at {figure_of(share)}, at most {share.max():.2f}, and "
+        "The published `k-means` and `rings` figures are those of a notebook's single seed. Tested on more seeds:\n"
+        f"over {len(share)}, LU → B leaves A at {figure_of(share)}, at most {share.max():.2f}, and "
         f"{(share >= 0.315).mean():.0%} of them reach\nthat seed's .32. The averages of ten seeds that the paper plots "
         "(Figs. 6 and 7, .07 to .16 over n = 1 … 10) agree\nwith ours: the notebook drew a rare seed."
     )
