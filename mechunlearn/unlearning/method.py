@@ -35,7 +35,8 @@ class Method:
 
     Attributes:
         forget_weight, retain_weight, text_weight: γ, α, τ. With α = 0 nothing is retained, and nothing is computed.
-        retain: the retain term, "cross_entropy", "kl" (to the start model) or "representation".
+        retain: the retain term, "cross_entropy", "kl" (to the start model) or "representation"; "own" for methods
+            that came with one.
     """
 
     forget_weight: float = 1.0  # γ
@@ -49,10 +50,12 @@ class Method:
     uses_start_nll: ClassVar[bool] = False  # the start model's −log p of the forget answers
     sets_step_size: ClassVar[bool] = False  # whether the step size is the method's, not the optimiser's
     rolls_back: ClassVar[bool] = True  # whether a crossed budget sends the run back
+    has_own_retain: ClassVar[bool] = False  # whether it came with a retain term of its own (`hold` gives it)
 
     def __post_init__(self) -> None:
-        if self.retain not in RETAIN:
-            raise UserError(f"{self.name}: retain={self.retain!r} is not one of {', '.join(RETAIN)}")
+        known = ["own", *RETAIN] if self.has_own_retain else [*RETAIN]
+        if self.retain not in known:
+            raise UserError(f"{self.name}: retain={self.retain!r} is not one of {', '.join(known)}")
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -65,7 +68,11 @@ class Method:
     def retention(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """The terms that hold the rest in place, on retain facts and on general text, before weighing."""
         kinds = [kind for kind in ("retain", "text") if step.has(kind) and self.retain_weight]
-        return {kind: RETAIN[self.retain](step, kind) for kind in kinds}
+        return {kind: self.hold(step, kind) for kind in kinds}
+
+    def hold(self, step: Step, kind: str) -> Float[Tensor, ""]:
+        """The term that holds rows of this kind in place."""
+        return RETAIN[self.retain](step, kind)
 
     def weights(self, progress: float) -> tuple[float, float]:  # noqa: ARG002 - for methods that change with time
         """γ and α at this share of the run."""
@@ -96,8 +103,12 @@ class Method:
         start: TransformerBridge,
         parameters: list[nn.Parameter],  # noqa: ARG002 - some change the modules of these
         settings: Settings,
+        epoch: int,  # noqa: ARG002 - some change from epoch to epoch
     ) -> Iterator[Routine]:
-        """How a step is made while the block lasts: here one loss, one optimiser."""
+        """How a step is made while the block lasts: here one loss, one optimiser.
+
+        `epoch` is the number of steps that shows every forget row.
+        """
 
         def loss(piece: Piece) -> dict[str, Tensor]:
             return self.loss(Step(model, start, piece, settings.seed))

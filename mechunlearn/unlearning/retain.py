@@ -1,4 +1,4 @@
-"""What holds the rest of the model in place while it forgets: three terms to choose from."""
+"""What holds the rest of the model in place while it forgets: the terms to choose from."""
 
 from __future__ import annotations
 
@@ -37,8 +37,20 @@ def representation(step: Step, kind: str) -> Float[Tensor, ""]:
     return torch.stack(distances).mean()
 
 
+def drift(step: Step, kind: str) -> Float[Tensor, ""]:
+    """Mean over tokens of ‖h − h⁰‖/‖h⁰‖ at the entry of the block 3/8 of the way up (CIR, arXiv 2509.11816: 12 of 32).
+
+    The published code divides by the batch's mean norm; by the token's own, a step may be split.
+    """
+    hook = f"blocks.{max(1, round(3 / 8 * step.n_layers)) - 1}.hook_resid_post"
+    seen, start = step.see(kind, [hook], logits=False), step.start(kind, [hook], logits=False).states[hook]
+    moved = torch.linalg.vector_norm(seen.states[hook] - start, dim=-1)
+    return seen.over_tokens(moved / torch.linalg.vector_norm(start, dim=-1).clamp_min(1e-12))
+
+
 RETAIN: dict[str, Callable[[Step, str], Float[Tensor, ""]]] = {
     "cross_entropy": cross_entropy,
     "kl": kl,
     "representation": representation,
+    "drift": drift,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Stage:
             if parameters is None:
                 parameters = self.options.parameters(self.method, after)
             settings = self.options.settings()
-            routine = stack.enter_context(self.method.routine(after, self.start, parameters, settings))
+            epoch = math.ceil(len(sources.forget) / self.options.batch)
+            routine = stack.enter_context(self.method.routine(after, self.start, parameters, settings, epoch))
             trainer = Trainer(hf(after), routine.phases, self.options.seed, parameters)
             stopped = _Loop(self, after, routine, sources, diary).go(trainer)
         return Outcome(after, diary.frame(), stopped)
