@@ -70,7 +70,8 @@ READING = """## Reading
 - **The published result holds**: LU keeps A down when B is relearned, not the other way round; reversing the order
   reverses it. So protection follows the order of the stages, not the data of a fold.
 - **It is not about hidden knowledge.** A model that never learned A or B, attacked alike, "gets back" as much as U
-  does, within a few points: relearning here is generalisation, and U hides nothing that the attack finds.
+  does, within a few points: relearning here is generalisation, and U hides nothing that the attack finds. Nor does LU
+  lock anything away: its two stages on a fresh model, that never learned A, resist just as well.
 - **Steps alone do not give it, an optimiser's restart gives a part**: with LU's steps in one stage or four times the
   steps, U gains little; with LU's *restart* (U twice) both tasks lie twice as deep, and less comes back. At a new
   stage AdamW's first steps are as long as its learning rate, however small the gradient, and push everything deeper.
@@ -124,8 +125,11 @@ def means_of(geometry: str, rng: torch.Generator) -> Float[Tensor, "task compone
         return means.view(3, COMPONENTS, 2)
     away = torch.cdist(means, k_means(means, rng))  # mean centre
     splits = equal_splits()
-    cost = away[splits, torch.arange(3)[:, None]].sum(dim=(1, 2))
-    return means[splits[cost.argmin()]]
+    cost = away[splits].sum(dim=2)  # split cluster centre
+    orders = torch.tensor(list(itertools.permutations(range(3))))  # which cluster a centre gets
+    costs = cost[:, orders, torch.arange(3)].sum(dim=-1)
+    split, order = divmod(int(costs.argmin()), len(orders))
+    return means[splits[split, orders[order]]]
 
 
 def k_means(means: Float[Tensor, "mean xy"], rng: torch.Generator) -> Float[Tensor, "3 xy"]:
@@ -146,13 +150,19 @@ def k_means(means: Float[Tensor, "mean xy"], rng: torch.Generator) -> Float[Tens
 
 @cache
 def equal_splits() -> Int[Tensor, "split 3 5"]:
-    """Every way to give fifteen things to three clusters, five each."""
-    everything = set(range(3 * COMPONENTS))
-    found = []
-    for first in itertools.combinations(everything, COMPONENTS):
-        rest = everything - set(first)
-        found += [[first, second, rest - set(second)] for second in itertools.combinations(rest, COMPONENTS)]
-    return torch.tensor([[*first, *second, *third] for first, second, third in found]).view(-1, 3, COMPONENTS)
+    """Every way to part fifteen things into three clusters of five."""
+    first, rest = parted(3 * COMPONENTS)
+    second, third = parted(2 * COMPONENTS)
+    clusters = [first[:, None].expand(-1, len(second), -1), rest[:, second], rest[:, third]]
+    return torch.stack(clusters, dim=2).flatten(0, 1)
+
+
+def parted(count: int) -> tuple[Int[Tensor, "split 5"], Int[Tensor, "split others"]]:
+    """Every way to choose five of `count` things, the first among them; and the things that are left."""
+    chosen = torch.combinations(torch.arange(1, count), COMPONENTS - 1)
+    chosen = torch.cat([torch.zeros(len(chosen), 1, dtype=torch.long), chosen], dim=1)
+    left = torch.ones(len(chosen), count, dtype=torch.bool).scatter(1, chosen, False)
+    return chosen, left.nonzero()[:, 1].view(len(chosen), -1)
 
 
 def points_of(geometry: str, seed: int, count: int) -> Float[Tensor, "pool point xy"]:
