@@ -3,23 +3,37 @@
 from .budget import Budget
 from .catalogue import METHODS
 from .method import Method
+from .methods.breaking import Breaking
+from .methods.circuit_breakers import CircuitBreakers
 from .methods.dpo import DPO, RefusalDPO
 from .methods.gradient_ascent import GradientAscent
 from .methods.gradient_difference import GradientDifference
+from .methods.idk import IDK
 from .methods.layered import Layered
 from .methods.npo import NPO
+from .methods.rmu import RMU
+from .methods.simnpo import SimNPO
+from .methods.undial import UNDIAL
+from .methods.wga import WGA
 from .run import UnlearningRun, unlearn
 
 __all__ = [
     "DPO",
+    "IDK",
     "METHODS",
     "NPO",
+    "RMU",
+    "UNDIAL",
+    "WGA",
+    "Breaking",
     "Budget",
+    "CircuitBreakers",
     "GradientAscent",
     "GradientDifference",
     "Layered",
     "Method",
     "RefusalDPO",
+    "SimNPO",
     "UnlearningRun",
     "unlearn",
 ]

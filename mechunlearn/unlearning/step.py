@@ -24,7 +24,7 @@ class Seen:
     """One part of a batch after a forward pass.
 
     `logits` holds one row per True of `part.tokens.predicts`, in reading order, so prompts and padding have no way
-    in, whatever ids stand there; in fp32 at least (fp64 stays fp64). `states` are activations by hook name.
+    in, whatever ids stand there. `states` are activations by hook name. Both are in fp32 at least (fp64 stays fp64).
     The means are over the whole optimiser step, of which this may be a piece, and weigh each row by `part.weight`.
     """
 
@@ -133,11 +133,15 @@ def look(model: TransformerBridge, part: Part, states: Sequence[str] = (), logit
             output = hf(model)(
                 input_ids=tokens.ids, attention_mask=tokens.attention, logits_to_keep=columns, use_cache=False
             )
-            scored = output.logits[tokens.predicts[:, columns]]
-            scored = scored.to(torch.promote_types(scored.dtype, torch.float32))
+            scored = _precise(output.logits[tokens.predicts[:, columns]])
         except Enough:
             pass
     silent = sorted(wanted - set(saved))
     if silent:
         raise UserError(f"hook {silent[0]} does not fire in {type(hf(model)).__name__}; this method needs it")
-    return Seen(part, scored if logits else None, {name: saved[name] for name in states})
+    return Seen(part, scored if logits else None, {name: _precise(saved[name]) for name in states})
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """In fp32 at least: squared norms overflow fp16, and cosines in bf16 have two digits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
