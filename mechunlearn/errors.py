@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The exceptions for what a user can mend."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints it as one line and exits with 2. Everything else that is raised is a defect of ours.
     """
+
+
+class NotFiniteError(UserError):
+    """A loss, a gradient or a logit is NaN or infinite."""

@@ -22,15 +22,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from .errors import UserError
+from .errors import NotFiniteError, UserError
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 PRECISIONS = ("no", "bf16")
-
-
-class NotFiniteError(UserError):
-    """A loss or a gradient is NaN or infinite; the weights are as before the step."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,8 @@ class Trainer:
         """One step on the pieces of one batch, whose losses are averaged; returns what was measured.
 
         Randomness in the model (dropout) follows the seed and the number of the step alone.
+
+        Whatever is raised, the weights are as before the phase that raised it; those before it have made their update.
 
         Raises:
             NotFiniteError: the loss or the gradient is not finite.

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import NotFiniteError, UserError
 
 Model = Callable[..., Any]
 """Called as `model(ids, attention_mask=mask)`; gives logits, or an output of transformers that has them."""
@@ -71,8 +71,8 @@ def log_probs(logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, "scored vo
     """Log-probabilities in at least single precision.
 
     Raises:
-        UserError: a logit is not a number.
+        NotFiniteError: a logit is not a number.
     """
     if logits.isnan().any():
-        raise UserError("the model gives logits that are not numbers (NaN); check its weights")
+        raise NotFiniteError("the model gives logits that are not numbers (NaN); check its weights")
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,13 +85,32 @@ class Piece:
 def draw(sources: Sources, size: int, seed: int) -> Iterator[Drawn]:
     """Endless steps of `size` forget rows and as many retain rows and passages.
 
-    Every row comes once before any of its group comes again. The n-th step depends on the seed alone.
+    Every row comes once before any of its group comes again. What is drawn of a kind in the n-th step depends on the
+    rows of that kind and the seed alone, so that methods with and without retain data forget in the same order.
     """
-    generator = torch.Generator().manual_seed(seed)
     kinds = {"forget": sources.forget, "retain": sources.retain, "text": sources.text}
-    streams = {kind: _mixed(rows.groups, size, generator) for kind, rows in kinds.items() if rows is not None}
+    streams = {
+        kind: _mixed(rows.groups, size, torch.Generator().manual_seed(len(kinds) * seed + place))
+        for place, (kind, rows) in enumerate(kinds.items())
+        if rows is not None
+    }
     while True:
         yield {kind: next(stream) for kind, stream in streams.items()}
+
+
+class Draws:
+    """The rows of any step, by its number from 0: cheap in order, drawn anew from the first where a run goes back."""
+
+    def __init__(self, sources: Sources, size: int, seed: int) -> None:
+        self._again = partial(draw, sources, size, seed)
+        self._stream, self._next = self._again(), 0
+
+    def __getitem__(self, step: int) -> Drawn:
+        if step < self._next:
+            self._stream, self._next = self._again(), 0
+        found = next(itertools.islice(self._stream, step - self._next, None))
+        self._next = step + 1
+        return found
 
 
 def assemble(sources: Sources, drawn: Drawn, count: int, progress: float = 0.0) -> list[Piece]:

@@ -96,6 +96,9 @@ class Referee:
 
     def collapsed(self, row: Row) -> str | None:
         """What has broken down, if anything has."""
+        for name, value in row.items():
+            if not math.isfinite(value):
+                return f"{name.replace('_', ' ')} is not a number"
         for name in ("near", "far", "retain"):
             before, now = self.start.get(f"{name}_recall"), row.get(f"{name}_recall")
             if before and now is not None and now < RECALL_GONE * before:
@@ -128,6 +131,13 @@ class Referee:
         if self.patience is not None and self.waited >= self.patience:
             return f"no progress over {self.waited} evaluations"
         return None
+
+
+def check_recall(name: str, level: float | str | None) -> None:
+    """Raises UserError: a level of recall to stop at that is none."""
+    known = level is None or (level == "chance" if isinstance(level, str) else 0 <= level <= 1)
+    if not known:
+        raise UserError(f"{name} is a recall between 0 and 1, or 'chance', not {level!r}")
 
 
 def chance(facts: Facts) -> float:

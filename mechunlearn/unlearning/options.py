@@ -9,9 +9,10 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
+from ..models import clone
 from ..sites import resolve
 from ..training import Settings
-from .budget import Budget
+from .budget import Budget, check_recall
 from .method import Method
 
 LEARNING_RATE = 4e-4
@@ -44,16 +45,15 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError(f"batch must be at least 1, not {self.batch}")
         if self.batch < self.accumulation:
             raise UserError(f"a batch of {self.batch} rows cannot be split into accumulation={self.accumulation} parts")
         if self.evaluate_every < 1:
             raise UserError(f"evaluate_every must be at least 1, not {self.evaluate_every}")
         if self.patience is not None and self.patience < 1:
             raise UserError(f"patience must be at least 1, not {self.patience}")
-        if isinstance(self.stop, str) and self.stop != "chance":
-            raise UserError(f"stop is a recall between 0 and 1, or 'chance', not {self.stop!r}")
-        if isinstance(self.stop, int | float) and not 0 <= self.stop <= 1:
-            raise UserError(f"stop is a recall between 0 and 1, or 'chance', not {self.stop:g}")
+        check_recall("stop", self.stop)
         self.settings()
 
     def settings(self) -> Settings:
@@ -71,12 +71,25 @@ class Options:
             precision=self.precision,
         )
 
-    def check(self, method: Method) -> None:
-        """Raises UserError: a learning rate for a method that sets its own step size."""
+    def check(self, method: Method, model: TransformerBridge) -> None:
+        """Whether these options suit the method and the model.
+
+        Raises:
+            UserError: a learning rate for a method that sets its own step size, `trainable` for a method that trains
+                adapters, nothing to train.
+        """
         if method.sets_step_size and self.learning_rate is not None:
             raise UserError(
                 f"{method.name} sets the length of its steps itself; change its own settings instead of learning_rate"
             )
+        self.parameters(method, model)
+        if self.trainable is not None:
+            with method.adapted(clone(model), self.seed) as adapters:
+                if adapters is not None:
+                    raise UserError(
+                        f"{method.name} trains adapters, so trainable={self.trainable} would do nothing; leave it out, "
+                        "or switch the adapters off (lora_rank=None)"
+                    )
 
     def parameters(self, method: Method, model: TransformerBridge) -> list[nn.Parameter]:
         """What is trained: the sites that were asked for, or the method's own.

@@ -18,7 +18,6 @@ from ..errors import UserError
 from ..facts import Facts
 from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
-from .announce import announce
 from .batches import Sources
 from .budget import Budget, chance
 from .method import Method
@@ -43,7 +42,8 @@ class UnlearningRun:
             `text_loss`, `text_kl`, `text_entropy` (nats per token); `inside` the budget or not; `scale` of the step
             size; `seconds` since the start; `tokens` trained on so far. Retain facts are grouped by role, those
             without one as "retain"; a probability is that of an answer token.
-        about: `settings` (everything that decides the result) and `stopped`, the reason why it ended.
+        about: `settings` (everything that decides the result), `stopped` (the reason why it ended) and `step` (that of
+            the model, where the run went back before the last row).
         stages: the models at the end of each stage: what a layered run has to dissect.
     """
 
@@ -136,58 +136,100 @@ def unlearn(
         stop=stop, patience=patience, evaluate_every=evaluate_every, seed=seed,
     )  # fmt: skip
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
-    _check(model, forget, retain)
-    options.check(layered.method)
-    layers = list(layered.layers(forget, retain, seed))
-    plain = not isinstance(method, Layered)
-    watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
+    _check(model, method, forget, retain, {"text": text, "retain_text": retain_text})
+    options.check(layered.method, model)
     made_with = _settings(method, options, forget, retain, text, retain_text)
+    known = None if run is None else made_with | {"model": fingerprint(model)}
     folder = None
-    if run is not None:
-        folder = RunFolder(run, "unlearning", made_with | {"model": fingerprint(model)})
+    if run is not None and known is not None and (Path(run) / "run.json").exists():
+        folder = RunFolder(run, "unlearning", known)
         if folder.finished:
             return _open(folder.path, model)
 
-    outcomes: list[Outcome] = []
-    places: list[TransformerBridge | Path] = []
-    for place, layer in enumerate(layers, start=1):
-        stage = Stage(
+    plain = not isinstance(method, Layered)
+    stages = _stages(model, layered, forget, retain, text, retain_text, options, plain)
+    if folder is None:  # whatever can be refused is refused before anything is written
+        measured = stages[0].watch.measure(model)
+        if options.budget is not None:
+            options.budget.check(measured, measured)
+        stages[0] = replace(stages[0], measured=measured)
+        folder = None if run is None or known is None else RunFolder(run, "unlearning", known)
+    for place, stage in enumerate(stages, start=1):
+        stage.announces = progress and place == 1
+        if progress:
+            stage.label = method.name if plain else f"{method.name} {place}/{len(stages)}"
+    return _run(stages, folder, made_with, plain)
+
+
+def _stages(
+    model: TransformerBridge,
+    layered: Layered,
+    forget: Facts,
+    retain: Facts,
+    text: Sequence[str] | None,
+    retain_text: Sequence[str] | None,
+    options: Options,
+    plain: bool,
+) -> list[Stage]:
+    """What each stage forgets, retains, measures and aims at; all start from `model` as yet."""
+    # A fact that is kept here may be one that is forgotten elsewhere.
+    kept = [replace(fact, role=None) if fact.role == "forget" else fact for fact in retain]
+    retain = Facts(kept, name=retain.name, format=retain.format, template=retain.template)
+    layers = list(layered.layers(forget, retain, options.seed))
+    watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
+    return [
+        Stage(
             layered.method,
-            outcomes[-1].model if outcomes else model,
-            _sources(model, layered.method, layer, retain_text, seed, plain),
+            model,
+            _sources(model, layered.method, layer, retain_text, options.seed, plain),
             watch,
             options,
             _goals(layered, options, layer, last=place == len(layers)),
-            baseline=_baseline(outcomes[0].frame) if outcomes else None,
-            label=(method.name if plain else f"{method.name} {place}/{len(layers)}") if progress else None,
         )
-        if progress and place == 1:
-            announce(stage)
+        for place, layer in enumerate(layers, start=1)
+    ]
+
+
+def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool) -> UnlearningRun:
+    """One stage after the other, each from where the one before ended."""
+    frames: list[pd.DataFrame] = []
+    reasons: list[str] = []
+    models: list[TransformerBridge | Path] = []
+    model, step = stages[0].start, 0
+    for place, stage in enumerate(stages, start=1):
         where = _stage_folder(folder, place, plain)
-        offset = int(outcomes[-1].frame["step"].iloc[-1]) if outcomes else 0
-        outcome = _run(stage, where, place, offset, made_with)
-        outcomes.append(outcome)
-        places.append(outcome.model if where is None else where.path / "model")
-    frame = pd.concat([outcome.frame for outcome in outcomes], ignore_index=True)
-    about = {"settings": made_with, "stopped": "; ".join(_reasons(outcomes))}
+        baseline = _baseline(frames[0]) if frames else None
+        spent = {name: frames[-1][name].iloc[-1].item() for name in ("seconds", "tokens")} if frames else {}
+        here = replace(stage, start=model, baseline=baseline)
+        outcome = _run_stage(here, where, place, spent | {"step": step}, made_with)
+        step = outcome.step
+        frames.append(outcome.frame)
+        reasons.append(outcome.stopped if plain else f"stage {place}: {outcome.stopped}")
+        model = outcome.model
+        models.append(model if where is None else where.path / "model")
+    frame = pd.concat(frames, ignore_index=True)
+    about = {"settings": made_with, "stopped": "; ".join(reasons), "step": step}
     if folder is not None and not plain:
-        save(outcomes[-1].model, _cleared(folder.path / "model"))
-        folder.finish(about | {"stages": len(layers)}, frame=frame)
-    return UnlearningRun(outcomes[-1].model, frame, about, tuple(places))
+        save(model, _cleared(folder.path / "model"))
+        folder.finish(about | {"stages": len(stages)}, frame=frame)
+    return UnlearningRun(model, frame, about, tuple(models))
 
 
-def _run(stage: Stage, folder: RunFolder | None, place: int, offset: int, made_with: dict[str, Any]) -> Outcome:
-    """The stage's outcome: computed, gone on with, or opened."""
+def _run_stage(
+    stage: Stage, folder: RunFolder | None, place: int, spent: dict[str, Any], made_with: dict[str, Any]
+) -> Outcome:
+    """The stage's outcome: computed, gone on with, or opened; steps and costs count on from `spent`."""
     if folder is not None and folder.finished:
         about = read_run(folder.path)["about"]
-        return Outcome(_load(folder.path, stage.start), read_frame(folder.path / "frame.parquet"), about["stopped"])
+        frame = read_frame(folder.path / "frame.parquet")
+        return Outcome(_load(folder.path, stage.start), frame, about["stopped"], about["step"])
     found = replace(stage, folder=None if folder is None else folder.path).run()
-    frame = found.frame.assign(step=found.frame["step"] + offset)
+    frame = found.frame.assign(**{name: found.frame[name] + before for name, before in spent.items()})
     frame.insert(0, "stage", place)
-    outcome = replace(found, frame=frame)
+    outcome = replace(found, frame=frame, step=found.step + spent["step"])
     if folder is not None:
         save(outcome.model, _cleared(folder.path / "model"))
-        folder.finish({"settings": made_with, "stopped": outcome.stopped}, frame=frame)
+        folder.finish({"settings": made_with, "stopped": outcome.stopped, "step": outcome.step}, frame=frame)
         Save(folder.path).remove()
     return outcome
 
@@ -237,14 +279,14 @@ def _refusals(method: Method, phrasings: Facts, seed: int) -> Facts | None:
 def _goals(layered: Layered, options: Options, layer: Layer, last: bool) -> dict[str, float]:
     """The recall columns that must come down for the stage to end."""
 
-    def level(stop: float | str) -> float:
-        return chance(layer.forget) if isinstance(stop, str) else float(stop)
+    def level(stop: float | str, facts: Facts) -> float:
+        return chance(facts) if isinstance(stop, str) else float(stop)
 
     goals = {}
     if layered.stage_stop is not None:
-        goals[f"fold_{layer.number}_recall"] = level(layered.stage_stop)
+        goals[f"fold_{layer.number}_recall"] = level(layered.stage_stop, layer.forget.where(fold=layer.number))
     if options.stop is not None and last:
-        goals["forget_recall"] = level(options.stop)
+        goals["forget_recall"] = level(options.stop, layer.forget)
     return goals
 
 
@@ -255,20 +297,15 @@ def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolde
 
 
 def _cleared(folder: Path) -> Path:
-    """An interrupted run may have saved its model without coming to say so."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """An interrupted run may have saved its model, or a part of it, without coming to say so."""
+    for left in (folder, *folder.parent.glob(f".{folder.name}-*")):
+        shutil.rmtree(left, ignore_errors=True)
     return folder
 
 
 def _baseline(frame: pd.DataFrame) -> dict[str, float]:
     """What was measured of the model before."""
     return {str(name): float(value) for name, value in frame.iloc[0].items() if not pd.isna(value)}
-
-
-def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
-    if len(outcomes) == 1:
-        return [outcomes[0].stopped]
-    return [f"stage {place}: {outcome.stopped}" for place, outcome in enumerate(outcomes, start=1)]
 
 
 def _settings(
@@ -279,8 +316,8 @@ def _settings(
     text: Sequence[str] | None,
     retain_text: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Everything that decides the result; plain values only."""
-    return {
+    """Everything that decides the result, as a run folder gives it back."""
+    found = {
         "method": method.name,
         "settings": describe(method),
         **asdict(options),
@@ -289,6 +326,7 @@ def _settings(
         "text": None if text is None else _hash(text),
         "retain_text": None if retain_text is None else _hash(retain_text),
     }
+    return json.loads(json.dumps(found))
 
 
 def describe(method: Method | Layered) -> dict[str, Any]:
@@ -300,9 +338,16 @@ def describe(method: Method | Layered) -> dict[str, Any]:
     return found
 
 
-def _check(model: TransformerBridge, forget: Facts, retain: Facts) -> None:
+def _check(
+    model: TransformerBridge, method: object, forget: Facts, retain: Facts, texts: dict[str, Sequence[str] | None]
+) -> None:
+    if not isinstance(method, Method | Layered):
+        raise UserError(f"method must be one with its settings, such as NPO() or METHODS['npo'], not {method!r:.60}")
     if model.tokenizer is None:
         raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
+    for name, text in texts.items():
+        if isinstance(text, str):
+            raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
     for name, facts in (("forget", forget), ("retain", retain)):
         if not len(facts):
             raise UserError(f"there are no facts to {name} in {facts!r}")

@@ -49,6 +49,7 @@ class Save:
         self._next = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
 
     def remove(self) -> None:
-        """The run is finished."""
+        """The run is finished: no state, and nothing that was cut short while it was written, is needed any more."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            for left in (self.path, *self.path.parent.glob(f".{self.path.name}-*")):
+                left.unlink(missing_ok=True)

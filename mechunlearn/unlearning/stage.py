@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -12,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import NotFiniteError, UserError
 from ..models import clone, hf
-from ..training import NotFiniteError, Trainer, borrowed
-from .batches import Drawn, Sources, assemble, draw
+from ..training import Trainer, borrowed
+from .announce import describe
+from .batches import Draws, Sources, assemble
 from .budget import Referee
+from .memory import out_of_memory
 from .method import Method, Routine
 from .options import Options
 from .saves import Save
@@ -32,11 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage ends with; `frame` as in `UnlearningRun`."""
+    """What a stage ends with: the model that is kept, of the given step; `frame` as in `UnlearningRun`."""
 
     model: TransformerBridge
     frame: pd.DataFrame
     stopped: str
+    step: int
 
 
 @dataclass
@@ -45,9 +46,13 @@ class Stage:
 
     Attributes:
         start: the model it begins with; what is retained and what references mean is its. It is not changed.
-        baseline: what was measured of the model before the first stage; disruption counts from there.
+        baseline: what was measured of the model before the first stage, from which disruption counts; None where
+            this is the first.
+        measured: what was measured of the start model, where that is known already.
         goals: recall columns that must come down, with how far.
         folder: where an interrupted stage goes on; None keeps nothing.
+        label: names the progress bar; None hides it.
+        announces: whether to say first what a step costs.
     """
 
     method: Method
@@ -57,8 +62,10 @@ class Stage:
     options: Options
     goals: dict[str, float]
     baseline: dict[str, float] | None = None
+    measured: dict[str, float] | None = None
     folder: Path | None = None
     label: str | None = None
+    announces: bool = False
 
     def run(self) -> Outcome:
         """Train a copy of the start model until there is a reason to end."""
@@ -68,17 +75,21 @@ class Stage:
         if self.method.uses_start_nll:
             sources = sources.with_start(self.start, self.options.batch)
         with ExitStack() as stack:
-            stack.enter_context(borrowed(hf(after)))
+            for model in (self.start, after):
+                stack.enter_context(borrowed(hf(model)))
+            hf(self.start).eval()
             stack.enter_context(_checkpointing(after, self.options))
             parameters = stack.enter_context(self.method.adapted(after, self.options.seed))
             if parameters is None:
                 parameters = self.options.parameters(self.method, after)
+            if self.announces:
+                tqdm.write(describe(self.method, self.options, self.start, sources, parameters))
             settings = self.options.settings()
             epoch = math.ceil(len(sources.forget) / self.options.batch)
             routine = stack.enter_context(self.method.routine(after, self.start, parameters, settings, epoch))
             trainer = Trainer(hf(after), routine.phases, self.options.seed, parameters)
             stopped = _Loop(self, after, routine, sources, diary).go(trainer)
-        return Outcome(after, diary.frame(), stopped)
+        return Outcome(after, diary.frame(), stopped, trainer.step)
 
 
 class _Loop:
@@ -89,57 +100,51 @@ class _Loop:
     ) -> None:
         self.stage, self.after, self.routine, self.sources, self.diary = stage, after, routine, sources, diary
         self.options, self.pieces = stage.options, stage.options.accumulation
+        self.draws = Draws(sources, stage.options.batch, stage.options.seed)
         self.save = Save(stage.folder)
         self.kept: dict[str, Tensor] = {}  # the last state inside the budget
 
     def go(self, trainer: Trainer) -> str:
         """Until there is a reason to end, which is returned; the model is then in the state to be kept."""
         found = self.save.read()
-        if found is None:
-            measured = self.stage.watch.measure(self.after)
-            self.referee = self._referee(self.stage.baseline or measured)
-            broken = self._check_start(measured)
-            ended = self._accept(trainer, measured) or broken
-        else:
-            ended = self._resume(trainer, *found)
-        drawn = itertools.islice(draw(self.sources, self.options.batch, self.options.seed), trainer.step, None)
+        ended = self._begin(trainer) if found is None else self._resume(trainer, *found)
         with tqdm(
             total=self.options.steps, initial=trainer.step, desc=self.stage.label, disable=self.stage.label is None
         ) as bar:
             while ended is None:
-                before = trainer.step
-                ended = self._stretch(trainer, drawn, bar)
-                if trainer.step < before:  # gone back: the same batches again, with smaller steps
-                    fresh = draw(self.sources, self.options.batch, self.options.seed)
-                    drawn = itertools.islice(fresh, trainer.step, None)
+                ended = self._stretch(trainer, bar)
         return ended
 
-    def _check_start(self, measured: dict[str, float]) -> str | None:
-        """A first stage must begin inside its budget; a later one ends where an earlier one left it outside."""
+    def _begin(self, trainer: Trainer) -> str | None:
+        """Judge the start. An earlier stage whose method does not go back may have left it outside the budget."""
+        measured = self.stage.measured or self.stage.watch.measure(self.after)
+        self.referee = self._referee(self.stage.baseline or measured)
         budget = self.options.budget
-        if budget is None:
-            return None
-        if self.stage.baseline is None:
-            budget.check(measured, self.referee.start)
-        broken = budget.broken(measured, self.referee.start)
-        return None if broken is None else f"budget reached before: {broken}"
+        broken = None if budget is None else budget.broken(measured, self.referee.start)
+        if broken is not None:
+            self._note(trainer, measured, inside=False)
+            return f"budget reached before: {broken}"
+        return self._accept(trainer, measured)
 
-    def _stretch(self, trainer: Trainer, drawn: Iterator[Drawn], bar: tqdm) -> str | None:
+    def _stretch(self, trainer: Trainer, bar: tqdm) -> str | None:
         """Train up to the next evaluation and judge it. A reason to end, or None."""
         every, last = self.options.evaluate_every, self.options.steps
         hf(self.after).train()
-        while True:
-            try:
-                self._step(trainer, next(drawn))
-            except NotFiniteError as error:
-                return self._give_up(trainer, str(error))
-            bar.n = trainer.step
-            bar.refresh()
-            if trainer.step % every == 0 or trainer.step >= last:
-                break
-        hf(self.after).eval()
-        with torch.no_grad():
+        try:
+            while True:
+                self._step(trainer)
+                bar.n = trainer.step
+                bar.refresh()
+                if trainer.step % every == 0 or trainer.step >= last:
+                    break
+            hf(self.after).eval()
             measured = self.stage.watch.measure(self.after)
+        except NotFiniteError as error:
+            return self._give_up(trainer, str(error))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return self._split(trainer, error)
         told = {"forget": "forget_recall", "kl": "text_kl"}
         bar.set_postfix({name: f"{measured[column]:.3g}" for name, column in told.items() if column in measured})
         return self._judge(trainer, measured)
@@ -180,28 +185,30 @@ class _Loop:
         log.warning("%s collapsed (%s); the model is that of step %d", self.stage.method.name, why, trainer.step)
         return f"collapsed: {why}; back to step {trainer.step}"
 
-    def _step(self, trainer: Trainer, drawn: Drawn) -> None:
-        """One step; where memory does not suffice, in twice as many pieces."""
-        smallest = min(len(index) for index in drawn.values())
-        while True:
-            progress = trainer.step / self.options.steps
-            pieces = assemble(self.sources, drawn, self.pieces, progress)
-            try:
-                losses = trainer.advance(pieces)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if self.pieces * 2 > smallest:
-                    raise UserError(
-                        f"out of memory even with {smallest // self.pieces} rows at a time: train fewer parameters "
-                        "(trainable=…), switch checkpointing on, or take a larger device"
-                    ) from error
-                self.pieces *= 2
-                log.warning("out of memory: going on with a step in %d pieces", self.pieces)
-                continue
-            self.diary.trained(losses, sum(piece.n_tokens for piece in pieces))
-            self.routine.after_step(trainer.step)
-            return
+    def _step(self, trainer: Trainer) -> None:
+        progress = trainer.step / self.options.steps
+        pieces = assemble(self.sources, self.draws[trainer.step], self.pieces, progress)
+        losses = trainer.advance(pieces)
+        self.diary.trained(losses, sum(piece.n_tokens for piece in pieces))
+        self.routine.after_step(trainer.step)
+
+    def _split(self, trainer: Trainer, error: RuntimeError) -> None:
+        """Memory did not suffice: twice as many pieces a step from now on.
+
+        A step that failed half-way may have moved weights, or what the method remembers; so from the last kept state.
+
+        Raises:
+            UserError: a step is in single rows already.
+        """
+        if self.pieces == self.options.batch:
+            raise UserError(
+                "out of memory even with one row of each kind at a time: train fewer parameters (trainable=…), "
+                "switch checkpointing on, or take a larger device"
+            ) from error
+        self.pieces = min(2 * self.pieces, self.options.batch)
+        self._back(trainer)
+        self.diary.undo()
+        log.warning("out of memory: from step %d on, each step is split into %d pieces", trainer.step, self.pieces)
 
     def _note(self, trainer: Trainer, measured: dict[str, float], inside: bool) -> None:
         self.diary.note(trainer.step, measured, inside=inside, scale=trainer.scale)
@@ -245,10 +252,6 @@ class _Loop:
     def _referee(self, start: dict[str, float]) -> Referee:
         options = self.options
         return Referee(start, options.budget, self.stage.goals, options.patience, self.after.cfg.d_vocab)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,9 +15,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..evaluation import score_answers, text_scores
+from ..evaluation.forward import measuring
 from ..facts import Facts, Tokens, tokenize, tokenize_texts
+from .memory import out_of_memory
 from .rows import asked, spread
 
+log = logging.getLogger(__name__)
+
+ROWS = 32  # at a time, as long as memory suffices
 REMEMBERED_BYTES = 2**28  # logits of the start model on general text are kept up to this size
 
 
@@ -45,19 +51,34 @@ class Watch:
         self.folds = torch.tensor([fact.fold or 0 for fact in forget for _ in asked(fact)]) if by_fold else None
         self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
         self.before = _Remembering(before)
+        self.rows = ROWS
 
     def measure(self, model: TransformerBridge) -> dict[str, float]:
-        """One value a column. Probability is that of an answer token: the geometric mean over the answer."""
+        """One value a column. Probability is that of an answer token: the geometric mean over the answer.
+
+        Raises:
+            NotFiniteError: the model gives logits that are not numbers.
+        """
+        while True:
+            try:
+                return self._measure(model)
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.rows == 1:
+                    raise
+                self.rows //= 2
+                log.warning("out of memory: evaluating %d rows at a time", self.rows)
+
+    def _measure(self, model: TransformerBridge) -> dict[str, float]:
         row: dict[str, float] = {}
         for name, tokens in self.groups.items():
-            scores = score_answers(model, tokens)
+            scores = score_answers(model, tokens, self.rows)
             row[f"{name}_recall"] = float(scores.correct.double().mean())
             row[f"{name}_probability"] = float(scores.mean_logprob.double().exp().mean())
             if name == "forget" and self.folds is not None:
                 for fold in self.folds.unique().tolist():
                     row[f"fold_{fold}_recall"] = float(scores.correct[self.folds == fold].double().mean())
         if self.text is not None:
-            found = text_scores(model, self.before, self.text)
+            found = text_scores(model, self.before, self.text, max(1, self.rows // 2))
             row |= {"text_loss": found.loss, "text_kl": found.kl, "text_entropy": found.entropy}
         return row
 
@@ -75,7 +96,8 @@ class _Remembering:
         if key in self.said:
             return self.said[key]
         device = next(self.model.parameters()).device
-        logits = self.model(ids.to(device), attention_mask=attention_mask.to(device))
+        with measuring(self.model):
+            logits = self.model(ids.to(device), attention_mask=attention_mask.to(device))
         if self.size + logits.nbytes <= REMEMBERED_BYTES:
             self.said[key] = logits.cpu()
             self.size += logits.nbytes
@@ -105,6 +127,11 @@ class Diary:
         self.tick()
         cost = {"seconds": self.seconds, "tokens": self.tokens}
         self.rows.append({"step": step, **means, **measured, **more, **cost})
+
+    def undo(self) -> None:
+        """The steps since the last row are done again."""
+        self._since.clear()
+        self.tokens = self.rows[-1]["tokens"]
 
     def tick(self) -> None:
         """Add the time since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,6 +11,7 @@ import torch
 
 from ...errors import UserError
 from ...facts import Fact, Facts
+from ..budget import check_recall
 from ..method import Method
 
 
@@ -58,6 +60,8 @@ class Layered:
     paper: ClassVar[str] = "2505.09500"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, Method):
+            raise UserError(f"Layered takes a method with its settings, such as NPO(), not {self.method!r:.60}")
         if self.folds < 1 or self.repeat < 1:
             raise UserError(f"folds and repeat must be at least 1, not {self.folds} and {self.repeat}")
         if self.order is not None and sorted(self.order) != list(range(1, self.folds + 1)):
@@ -66,8 +70,11 @@ class Layered:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.folds:
                 raise UserError(f"{name} has {len(value)} weights for {self.folds} stages; give one, or one a stage")
-        if isinstance(self.stage_stop, str) and self.stage_stop != "chance":
-            raise UserError(f"stage_stop is a recall between 0 and 1, or 'chance', not {self.stage_stop!r}")
+            if not all(math.isfinite(_at(value, stage)) for stage in range(1, self.folds + 1)):
+                raise UserError(f"{name} must be a number for each stage, not {value}")
+        if not 0 <= self.decay <= 1:
+            raise UserError(f"decay must be between 0 and 1, not {self.decay}")
+        check_recall("stage_stop", self.stage_stop)
 
     @property
     def name(self) -> str:
@@ -77,8 +84,13 @@ class Layered:
         """The stages in their order. Facts of the forget set carry the number of their layer (from 1) as `fold`.
 
         Raises:
-            UserError: fewer facts than folds.
+            UserError: fewer facts than folds, folds that do not make as many stages, two templates.
         """
+        if self.folds > 1 and forget.template != retain.template:
+            raise UserError(
+                "facts to forget and to retain have different templates, and a layered run retains some of both; "
+                "give them one template"
+            )
         parts = split(forget, self.folds, seed) if self.folds > 1 else [list(forget)]
         order = self.order or range(1, self.folds + 1)
         folds = [
@@ -87,7 +99,8 @@ class Layered:
         ]
         for stage in range(1, self.folds + 1):
             gone = [fact for part in folds[:stage] for fact in part]
-            waiting = [fact for part in folds[stage:] for fact in part]
+            # The two sets may have numbered their facts alike.
+            waiting = [replace(fact, id=f"fold {fact.fold}: {fact.id}") for part in folds[stage:] for fact in part]
             layer = Layer(
                 stage,
                 Facts(gone, name=forget.name, format=forget.format, template=forget.template),
