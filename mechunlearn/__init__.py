@@ -16,16 +16,47 @@ if TYPE_CHECKING:
     from .facts import Fact, Facts, Template, organism_text, tokenize
     from .models import clone, compare, load, save
     from .reporting import report
-    from .unlearning import DPO, NPO, GradientDifference, unlearn
+    from .unlearning import (
+        CIR,
+        DPO,
+        IDK,
+        METHODS,
+        NPO,
+        RMU,
+        UNDIAL,
+        WGA,
+        Breaking,
+        Budget,
+        CircuitBreakers,
+        GradientAscent,
+        GradientDifference,
+        Layered,
+        RefusalDPO,
+        SimNPO,
+        unlearn,
+    )
 
 __version__ = version("mechunlearn")
 __all__ = [
+    "CIR",
     "DPO",
+    "IDK",
+    "METHODS",
     "NPO",
+    "RMU",
+    "UNDIAL",
+    "WGA",
+    "Breaking",
+    "Budget",
+    "CircuitBreakers",
     "Dissection",
     "Fact",
     "Facts",
+    "GradientAscent",
     "GradientDifference",
+    "Layered",
+    "RefusalDPO",
+    "SimNPO",
     "Template",
     "UserError",
     "clone",
@@ -44,7 +75,28 @@ _HOME = {
     **dict.fromkeys(("Fact", "Facts", "Template", "organism_text", "tokenize"), "facts"),
     **dict.fromkeys(("clone", "compare", "load", "save"), "models"),
     **dict.fromkeys(("report",), "reporting"),
-    **dict.fromkeys(("DPO", "NPO", "GradientDifference", "unlearn"), "unlearning"),
+    **dict.fromkeys(
+        (
+            "CIR",
+            "DPO",
+            "IDK",
+            "METHODS",
+            "NPO",
+            "RMU",
+            "UNDIAL",
+            "WGA",
+            "Breaking",
+            "Budget",
+            "CircuitBreakers",
+            "GradientAscent",
+            "GradientDifference",
+            "Layered",
+            "RefusalDPO",
+            "SimNPO",
+            "unlearn",
+        ),
+        "unlearning",
+    ),
 }
 
 

@@ -2,8 +2,10 @@
 
 from .budget import Budget
 from .catalogue import METHODS
+from .configure import configure, make_budget, make_layered
 from .method import Method
 from .methods.breaking import Breaking
+from .methods.cir import CIR
 from .methods.circuit_breakers import CircuitBreakers
 from .methods.dpo import DPO, RefusalDPO
 from .methods.gradient_ascent import GradientAscent
@@ -15,9 +17,10 @@ from .methods.rmu import RMU
 from .methods.simnpo import SimNPO
 from .methods.undial import UNDIAL
 from .methods.wga import WGA
-from .run import UnlearningRun, unlearn
+from .run import UnlearningRun, describe, unlearn
 
 __all__ = [
+    "CIR",
     "DPO",
     "IDK",
     "METHODS",
@@ -35,5 +38,9 @@ __all__ = [
     "RefusalDPO",
     "SimNPO",
     "UnlearningRun",
+    "configure",
+    "describe",
+    "make_budget",
+    "make_layered",
     "unlearn",
 ]

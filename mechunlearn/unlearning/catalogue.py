@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .method import Method
 from .methods.breaking import Breaking
+from .methods.cir import CIR
 from .methods.circuit_breakers import CircuitBreakers
 from .methods.dpo import DPO, RefusalDPO
 from .methods.gradient_ascent import GradientAscent
@@ -33,4 +34,9 @@ METHODS: dict[str, Method] = {
     "mlp_breaking": Breaking(),
     "norm_breaking": Breaking(form="norm", where="residual"),
     "cosine_breaking": Breaking(form="cosine", where="residual"),
+    "cir": CIR(),
+    "repselect": CIR(objective=NPO(), collapse="soft", activations=0.125, gradients=0.125),
+    "norm_limited_circuit_breakers": CIR(
+        objective=CircuitBreakers(lora_rank=None), activations=0, gradients=0, step_norm=0.002
+    ),
 }

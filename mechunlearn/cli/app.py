@@ -1,0 +1,68 @@
+"""What all commands share: how a mistake is told, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from ..errors import UserError
+
+HINT = "the same command goes on where it stopped"
+
+
+class OneLine(TyperGroup):
+    """A user's mistake is one line on stderr and exit code 2; Ctrl-C one line and 130. Neither is a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _complain(str(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _complain(f"interrupted; {HINT}")
+            raise typer.Exit(130) from None
+
+    def main(self, args: Any = None, *rest: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
+        try:
+            result = super().main(args, *rest, standalone_mode=False, **options)
+        except TyperException as error:  # unknown options, missing arguments and the like
+            path = getattr(getattr(error, "ctx", None), "command_path", "mechunlearn")
+            _complain(f"{error.format_message().rstrip('.')}. Try: {path} --help")
+            result = 2
+        if standalone_mode:
+            sys.exit(result if isinstance(result, int) else 0)
+        return result
+
+
+app = typer.Typer(
+    cls=OneLine,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+organism_app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=False,
+    help="The embedded model with planted knowledge.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(organism_app, name="organism")
+
+FactsOption = Annotated[
+    str, typer.Option("--facts", help="A file (JSON lines, JSON, CSV), or the built-in 'organism'.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+TypeOption = Annotated[str, typer.Option(help="Precision of the weights while they are analysed.")]
+SeedOption = Annotated[int, typer.Option(help="Decides everything that is drawn at random.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"mechunlearn: {' '.join(message.split())}", err=True)

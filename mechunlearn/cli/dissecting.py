@@ -1,0 +1,97 @@
+"""`mechunlearn dissect` and `mechunlearn report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError
+from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption, app
+from .inputs import choose, show, split
+
+
+@app.command()
+def dissect(
+    before: Annotated[str, typer.Argument(help="The model before unlearning.")],
+    after: Annotated[str, typer.Argument(help="The model after unlearning.")],
+    facts: FactsOption,
+    out: Annotated[Path, typer.Option(help="Folder for the result; the same call on it resumes.")],
+    format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="forget, near, far or all; default: forget where facts have roles.")
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option(help="Where to intervene, separated by commas; default: eight sites.")
+    ] = None,
+    windows: Annotated[
+        str, typer.Option(help="Any of sliding:N, single, up_to, from, all, or layers like 0-4.")
+    ] = "sliding:5,single,all",
+    direction: Annotated[
+        str, typer.Option(help="before->after restores the knowledge, after->before injects the damage.")
+    ] = "before->after",
+    positions: Annotated[
+        str, typer.Option(help="Patch at all, answer, prompt, paper, each, or positions like 3,4.")
+    ] = "all",
+    metric: Annotated[
+        str, typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob. All are kept.")
+    ] = "mse",
+    device: DeviceOption = None,
+    dtype: TypeOption = "float32",
+    seed: SeedOption = 0,
+    limit: LimitOption = None,
+) -> None:
+    """Find where the knowledge can be put back.
+
+    Patches activations and restores parameters between the two models, and measures the answers.
+
+    \b
+    Examples:
+      mechunlearn dissect organism runs/npo/model --facts organism --out runs/npo/dissection
+      mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
+    """
+    from .. import dissection
+    from ..dissection.styles import METRICS
+    from ..sites import DEFAULT
+
+    if metric not in METRICS:
+        raise UserError(f"--metric {metric}: not one of {', '.join(METRICS)}")
+    result = dissection.dissect(
+        before,
+        after,
+        choose(facts, format, role, limit),
+        split(sites) if sites is not None else DEFAULT,
+        windows=split(windows),
+        direction=direction,
+        positions=_positions(positions),
+        seed=seed,
+        run=out,
+        device=device,
+        dtype=dtype,
+    )
+    show(result.summary(), result.controls, result.facts, metric)
+    typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or one above several.")],
+    out: Annotated[Path, typer.Option(help="The page; a relative path is taken from FOLDER.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page about all runs in a folder.
+
+    It opens anywhere, without a network.
+
+    \b
+    Example:
+      mechunlearn report runs/npo
+    """
+    from .. import reporting
+
+    typer.echo(f"The report is {reporting.report(folder, out)}")
+
+
+def _positions(value: str) -> str | list[int]:
+    parts = split(value)
+    return [int(part) for part in parts] if all(part.lstrip("-").isdigit() for part in parts) else value

@@ -1,0 +1,80 @@
+"""`mechunlearn demo` and `mechunlearn organism build`: the embedded model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import SeedOption, app, organism_app
+from .inputs import show
+
+# Enough to forget the facts and to get the kept ones back, in a minute.
+DEMO = {"steps": 80, "learning_rate": 4e-4, "evaluate_every": 40}
+EVERY = 2  # the demo asks every second fact to forget, which is plenty for narrow intervals
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all of it; a second call reuses it.")] = Path("runs/demo"),
+    seed: SeedOption = 0,
+) -> None:
+    """See it work on the embedded model.
+
+    It forgets by two methods, both are dissected, one report shows what happened.
+
+    \b
+    Example:
+      mechunlearn demo
+    """
+    began = time.perf_counter()
+    import torch
+
+    from .. import dissection, reporting
+    from ..facts import Facts, organism_text
+    from ..models import load
+    from ..unlearning import NPO, GradientDifference
+    from ..unlearning import unlearn as make_forget
+
+    # The organism's matrices are too small to share out: more threads only wait for each other.
+    torch.set_num_threads(1)
+    before, facts, text = load("organism"), Facts.builtin("organism"), organism_text()
+    shown = []
+    for method in (GradientDifference(), NPO()):
+        folder = out / method.name
+        make_forget(before, method, facts.forget, facts.retain, text=text, seed=seed, run=folder, **DEMO)
+        found = dissection.dissect(
+            before,
+            folder / "model",
+            facts.forget[::EVERY],
+            windows=["sliding:5", "single", "all"],
+            seed=seed,
+            run=folder / "dissection",
+        )
+        shown.append((method.name, found))
+    page = reporting.report(out)
+    for name, found in shown:
+        typer.echo(f"\n== {name}")
+        show(found.summary(), found.controls, found.facts, "mse")
+    typer.echo(f"\nThe report is {page} ({time.perf_counter() - began:.0f} s)")
+
+
+@organism_app.command("build")
+def build(
+    out: Annotated[Path, typer.Option(help="A new folder for models, facts and texts.")] = Path("runs/organism"),
+    seed: SeedOption = 0,
+) -> None:
+    """Make the embedded model and its never-knew twin again.
+
+    From nothing: about a quarter of an hour on two cores.
+
+    \b
+    Example:
+      mechunlearn organism build --out my-organism --seed 1
+    """
+    from .. import organism
+
+    organism.build(out, seed=seed)
+    typer.echo(f"Built in {out}. Load it with the path {out / 'organism'} in place of a model's name.")

@@ -1,0 +1,147 @@
+"""`mechunlearn unlearn` and `mechunlearn methods`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from .app import DeviceOption, FactsOption, SeedOption, TypeOption, app
+from .inputs import passages
+from .settings import assignments, limits, merged, read_settings
+
+
+@app.command()
+def unlearn(
+    model: Annotated[str, typer.Argument(help="The model that is to forget.")],
+    facts: FactsOption,
+    out: Annotated[Path, typer.Option(help="Folder for the run; the model lands in OUT/model.")],
+    method: Annotated[str | None, typer.Option(help="A name; `mechunlearn methods` lists them.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, like beta=0.3; can be repeated.")
+    ] = None,
+    layered: Annotated[
+        str | None, typer.Option(help="Forget in stages over folds: 4, or folds=4,decay=0.1,stage_stop=chance.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Largest disruption: 0.01 (KL), or kl=0.01,loss=0.001,near=0.9,far=0.9.")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="Stop when recall of the facts to forget is this low (0 to 1), or at 'chance'.")
+    ] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without progress.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps at most. [default: 100]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="4e-4 suits the organism, 1e-5 a 7B model. [default: 4e-4]")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd. [default: adamw]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Facts to forget, and as many to keep, in a step. [default: 32]")
+    ] = None,
+    accumulation: Annotated[int | None, typer.Option(min=1, help="Pieces of a step, to save memory.")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16 computes in it; weights stay float32.")] = None,
+    trainable: Annotated[
+        str | None, typer.Option(help="Sites or regular expressions, separated by commas. [default: the method's]")
+    ] = None,
+    evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between evaluations. [default: 25]")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="General text to measure disruption on, one passage a line.")
+    ] = None,
+    retain_text: Annotated[Path | None, typer.Option(help="Other general text, to be retained.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="All of this as JSON or TOML; what the line says goes before.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    device: DeviceOption = None,
+    dtype: TypeOption = "float32",
+    seed: SeedOption = 0,
+) -> None:
+    """Make a model forget some facts and keep others.
+
+    Facts with the role "forget" are to go, those with "near" or "far" to stay. An interrupted run goes on where it
+    stopped. A settings file holds the same names: method = "npo", set = {beta = 0.3}, budget = {kl = 0.01}.
+
+    \b
+    Examples:
+      mechunlearn unlearn organism --method npo --facts organism --out runs/npo
+      mechunlearn unlearn organism --method cir --set objective=npo --budget 0.01 --facts organism --out runs/cir
+      mechunlearn unlearn ./my-model --settings npo.toml --layered 4 --facts facts.jsonl --out runs/layers
+    """
+    given = {
+        "method": method, "set": assignments(change), "layered": limits(layered, "folds"),
+        "budget": limits(budget, "kl"), "stop": _number(stop), "patience": patience, "steps": steps,
+        "learning_rate": learning_rate, "optimizer": optimizer, "batch": batch, "accumulation": accumulation,
+        "precision": precision, "trainable": None if trainable is None else trainable.split(","),
+        "evaluate_every": evaluate_every, "text": text, "retain_text": retain_text,
+    }  # fmt: skip
+    wanted = merged(read_settings(settings), given)
+    if "method" not in wanted:
+        raise UserError("no method: give --method NAME, or a settings file with one; `mechunlearn methods` lists them")
+
+    from .. import unlearning
+    from ..facts import Facts, organism_text
+    from ..models import load
+
+    chosen_method: Any = unlearning.configure(wanted.pop("method"), wanted.pop("set", {}))
+    if "layered" in wanted:
+        chosen_method = unlearning.make_layered(chosen_method, wanted.pop("layered"))
+    if "budget" in wanted:
+        wanted["budget"] = unlearning.make_budget(wanted["budget"])
+    chosen = Facts.read(facts, format)
+    for role in ("forget", "retain"):
+        if not len(getattr(chosen, role)):
+            raise UserError(
+                f'{facts}: no facts to {role}; give each line a "role": "forget", or "near" or "far" to keep it'
+            )
+    for name, part in (("text", "held_out"), ("retain_text", "train")):
+        file = wanted.pop(name, None)
+        wanted[name] = passages(Path(file)) if file else organism_text(part) if model == "organism" else None
+    run = unlearning.unlearn(
+        load(model, device=device, dtype=dtype),
+        chosen_method,
+        chosen.forget,
+        chosen.retain,
+        seed=seed,
+        run=out,
+        **wanted,
+    )
+    last = run.frame[run.frame["inside"]].iloc[-1]
+    for column in [name for name in run.frame.columns if name.endswith("_recall")]:
+        typer.echo(f"{column.removesuffix('_recall'):>8}: {last[column]:.1%} answered right")
+    if "text_kl" in last:
+        typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
+    typer.echo(f"{run.about['stopped'][:1].upper()}{run.about['stopped'][1:]}.")
+    typer.echo(f"\nThe model is in {out / 'model'}. Now: mechunlearn dissect {model} {out / 'model'}"
+               f" --facts {facts} --out {out / 'dissection'}")  # fmt: skip
+
+
+@app.command()
+def methods() -> None:
+    """List the unlearning methods, their papers and their defaults.
+
+    \b
+    Example:
+      mechunlearn methods
+    """
+    from ..unlearning import METHODS, describe
+
+    for name, method in METHODS.items():
+        typer.echo(f"{name}  (arXiv {method.paper})")
+        shown = {key: value["name"] if isinstance(value, dict) else value for key, value in describe(method).items()}
+        typer.echo("    " + ", ".join(f"{key}={_plain(value)}" for key, value in shown.items()))
+    typer.echo("layered  (arXiv 2505.09500)\n    --layered FOLDS, around any of them")
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: str | None) -> float | str | None:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,64 @@
+"""What a user types, as what the verbs take; and what the commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..facts import Facts
+
+
+def choose(source: str, format: str | None, role: str | None, limit: int | None) -> Facts:
+    """The facts to ask, as the options say, and one line about the choice."""
+    from ..facts import Facts
+
+    facts = Facts.read(source, format)
+    if role is None:
+        role = "forget" if len(facts.forget) else "all"
+    if role not in ("forget", "near", "far", "all"):
+        raise UserError(f"--role {role}: not one of forget, near, far, all")
+    chosen = facts if role == "all" else facts.where(role=role)
+    if not len(chosen):
+        raise UserError(f"{source}: no fact has the role {role!r}; --role all takes every fact")
+    chosen = chosen[:limit]
+    typer.echo(f"{len(chosen)} of {len(facts)} facts from {source} (format {facts.format}, role {role})")
+    return chosen
+
+
+def passages(file: Path | None) -> list[str] | None:
+    """General text of the user's, a passage a line."""
+    if file is None:
+        return None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as text: {error}") from None
+    passages = [line for line in lines if line.strip()]
+    if not passages:
+        raise UserError(f"{file}: holds no text")
+    return passages
+
+
+def split(value: str) -> list[str]:
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"{value!r}: an empty list; separate names by commas")
+    return parts
+
+
+def show(summary: pd.DataFrame, controls: pd.DataFrame, facts: pd.DataFrame, metric: str) -> None:
+    from ..reporting import Words, key_table
+
+    words = Words.of(summary, controls=controls, facts=facts, metric=metric)
+    if words.peaks:
+        typer.echo(key_table(words.peaks))
+    typer.echo(f"\n{words.headline}")
+    for warning in words.warnings:
+        typer.echo(f"Mind: {warning}")
