@@ -20,12 +20,11 @@ import pandas as pd
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from layered import ARMS, Cell, Stage, blocks, compare, controls, figure_of, generator, picture, returned, train
-from plotly.graph_objects import Figure
+from layered import ARMS, Stage, blocks, generator, train
+from layered_bigram_page import figure, page
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mechunlearn.evaluation import bootstrap_interval
 from mechunlearn.runs import RunFolder, write_frame
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,33 +35,6 @@ SHAPES = {"W_E": (3, WIDTH), **{f"W_{one}": (WIDTH, WIDTH) for one in "QKVO"}, "
 GROUPS = {"QK": ("W_Q", "W_K"), "OV": ("W_V", "W_O"), "UE": ("W_E", "W_U")}
 SWAPS = ["".join(bits) for bits in itertools.product("01", repeat=3)]  # QK, OV, UE: 1 is taken from LU
 BLOCK = 12  # seeds trained side by side
-
-# arXiv 2505.09500, Tables 2, 4 and 5: means of ten seeds. Standard deviations: from the authors' figures by seed.
-TABLE_2 = [
-    Cell("original", "none", "A", 0.91, 0.007), Cell("original", "none", "B", 0.91, 0.011),
-    Cell("original", "none", "R", 0.02, 0.009), Cell("U", "none", "A", 0.33, 0.008),
-    Cell("U", "none", "B", 0.34, 0.008), Cell("U", "none", "R", 0.01, 0.011), Cell("LU", "none", "A", 0.34, 0.011),
-    Cell("LU", "none", "B", 0.33, 0.010), Cell("LU", "none", "R", 0.02, 0.011), Cell("U", "A", "B", 0.78, 0.074),
-    Cell("U", "A", "R", 0.06, 0.033),
-    Cell("LU", "A", "B", 0.53, 0.087), Cell("LU", "A", "R", 0.04, 0.020), Cell("U", "B", "A", 0.76, 0.075),
-    Cell("U", "B", "R", 0.05, 0.021), Cell("LU", "B", "A", 0.51, 0.087), Cell("LU", "B", "R", 0.04, 0.018),
-]  # fmt: skip
-ALL_ELEVEN = [
-    Cell("U", "A", "B", 0.732, 0.183), Cell("U", "B", "A", 0.697, 0.176),
-    Cell("LU", "A", "B", 0.501, 0.128), Cell("LU", "B", "A", 0.476, 0.136),
-]  # fmt: skip
-SWAPPED = {  # A and B before; B after relearning A, A after relearning B
-    "000": ((0.33, 0.008), (0.33, 0.008), (0.78, 0.074), (0.75, 0.075)),
-    "001": ((0.36, 0.022), (0.39, 0.027), (0.83, 0.072), (0.73, 0.074)),
-    "010": ((0.31, 0.017), (0.30, 0.018), (0.75, 0.083), (0.68, 0.105)),
-    "011": ((0.32, 0.015), (0.34, 0.008), (0.77, 0.094), (0.65, 0.073)),
-    "100": ((0.33, 0.012), (0.33, 0.012), (0.66, 0.066), (0.61, 0.101)),
-    "101": ((0.36, 0.032), (0.39, 0.028), (0.70, 0.061), (0.58, 0.099)),
-    "110": ((0.32, 0.020), (0.30, 0.022), (0.55, 0.079), (0.52, 0.078)),
-    "111": ((0.34, 0.011), (0.33, 0.010), (0.53, 0.087), (0.51, 0.087)),
-}
-
-INTRODUCTION = READING = CONTROLS = COMPONENTS = ALIKE = ALL_SEEDS = TABLES_4_5 = ENDING = ""
 
 Weights = dict[str, Float[Tensor, "model rows columns"]]
 
@@ -299,90 +271,6 @@ def more_seeds(seeds: list[int], settings: Settings) -> pd.DataFrame:
     return study_arms(seeds, settings, ["U", "LU"])[0]
 
 
-def page(frame: pd.DataFrame) -> str:
-    """The result in words and tables."""
-    first = frame[frame["seed"] < Settings().seeds]
-    arms, swaps = first[first["experiment"] == "arm"], first[first["experiment"] == "swap"]
-    lines = [
-        INTRODUCTION, beside(arms, TABLE_2).to_markdown(index=False, disable_numparse=True), "",
-        ALL_SEEDS, seeds_table(frame).to_markdown(index=False, disable_numparse=True), "",
-        TABLES_4_5, beside(swaps, swap_cells()).to_markdown(index=False, disable_numparse=True), "",
-        READING, "## Controls", "", CONTROLS, controls(arms).to_markdown(index=False), "",
-        "## Where the protection sits", "", COMPONENTS, components(first).to_markdown(index=False), "",
-        "## How alike a and b are to an attack", "", ALIKE, likeness(frame).to_markdown(index=False), "", ENDING,
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def swap_cells() -> list[Cell]:
-    places = (("none", "A"), ("none", "B"), ("A", "B"), ("B", "A"))
-    return [Cell(bits, *place, *cell) for bits, row in SWAPPED.items() for place, cell in zip(places, row, strict=True)]
-
-
-def beside(frame: pd.DataFrame, cells: list[Cell]) -> pd.DataFrame:
-    """The comparison, all seeds, with the one the authors left out beside it."""
-    table = compare(frame, cells).rename(columns={"here": "here, seeds 0-10"})
-    table.insert(5, "here without seed 1", compare(frame[frame["seed"] != 1], cells)["here"])
-    return table
-
-
-def seeds_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The published figures of all eleven seeds, ours of the same number, and ours of many more."""
-    arms = frame[frame["experiment"] == "arm"]
-    table = compare(arms[arms["seed"] < Settings().seeds], ALL_ELEVEN).rename(columns={"here": "here, seeds 0-10"})
-    many = compare(arms, ALL_ELEVEN)["here"]
-    table.insert(5, f"here, {arms['seed'].nunique()} seeds", many)
-    return table
-
-
-def back(frame: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """What an attack brings back of the other task, mean of both attacks: [model, seed]."""
-    values = returned(frame[frame["experiment"] == experiment])
-    return values.pivot_table(index="model", columns="seed", values="value", sort=False)
-
-
-def components(frame: pd.DataFrame) -> pd.DataFrame:
-    """Parts of LU put into U, before and after the attack, and how far each goes from U (0) to LU (1)."""
-    rows = []
-    for experiment, when in (("swap", "swapped, then attacked"), ("patch", "attacked, then patched")):
-        values = back(frame, experiment)
-        for model, found in values.iterrows():
-            whole = values.loc["000"] - values.loc["111"]
-            low, high = bootstrap_interval(values.loc["000"] - found, whole)
-            share = (values.loc["000"] - found).mean() / whole.mean()
-            rows.append([when, model, figure_of(found), f"{share:.2f} [{low:.2f}, {high:.2f}]"])
-    return pd.DataFrame(rows, columns=["when", "from LU", "other task's p(r), both attacks", "share of the way to LU"])
-
-
-def likeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Cosines before the attack, what came back after it, and their correlation over the seeds of a model."""
-    rows = []
-    for experiment in ("arm", "swap"):
-        part = frame[frame["experiment"] == experiment]
-        values = back(part, experiment)
-        before = part[part["relearned"] == "none"].set_index(["model", "seed"])
-        for model in values.index:
-            found, cosines = values.loc[model].dropna(), before.xs(model, level="model")
-            row = {"model": model, "seeds": len(found), "other task's p(r) after an attack": found.mean()}
-            row |= {f"cosine in {group}": cosines[f"alike_{group}"].mean() for group in GROUPS}
-            row["correlation with OV over seeds"] = np.corrcoef(found, cosines.loc[found.index, "alike_OV"])[0, 1]
-            rows.append(row)
-    return pd.DataFrame(rows).round(2)
-
-
-def figure(frame: pd.DataFrame) -> Figure:
-    """Arms by attack; parts of LU by when they are put into U."""
-    arms = returned(frame[frame["experiment"] == "arm"]).assign(panel="models, attacked")
-    late = []
-    for experiment, when in (("swap", "swapped, then attacked"), ("patch", "attacked, then patched")):
-        values = back(frame, experiment).reindex(SWAPS).rename_axis("model").reset_index().melt("model")
-        late.append(values.assign(task=when, panel="parts of LU (QK, OV, embeddings) in U, both attacks"))
-    late = pd.concat(late)
-    names = {bits: "+".join(g for g, bit in zip(GROUPS, bits, strict=True) if bit == "1") for bits in SWAPS}
-    late["model"] = late["model"].replace(names | {"000": "none (U)", "111": "all (LU)"})
-    return picture(pd.concat([arms, late]), "p(r) after the other task's token", 0.12)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/layered-bigram"))
@@ -393,9 +281,10 @@ def main() -> None:
     if options.quick:
         return
     write_frame(RESULTS / "layered_bigram.parquet", frame)
-    (RESULTS / "layered_bigram.md").write_text(page(frame), encoding="utf-8")
-    first = frame[frame["seed"] < Settings().seeds]
-    figure(first).write_image(RESULTS / "layered_bigram.png", width=1300, height=560, scale=2)
+    (RESULTS / "layered_bigram.md").write_text(page(frame, Settings().seeds), encoding="utf-8")
+    figure(frame[frame["seed"] < Settings().seeds]).write_image(
+        RESULTS / "layered_bigram.png", width=1300, height=560, scale=2
+    )
 
 
 if __name__ == "__main__":

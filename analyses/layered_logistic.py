@@ -276,9 +276,9 @@ def run(out: Path, settings: Settings) -> pd.DataFrame:
     return frame
 
 
-def page(frame: pd.DataFrame) -> str:
+def page(frame: pd.DataFrame, seeds: int) -> str:
     """The result in words and tables."""
-    first = frame[frame["seed"] < Settings().seeds]
+    first = frame[frame["seed"] < seeds]
     by_geometry = dict(list(first.groupby("geometry", sort=False)))
     claims = [
         compare(by_geometry[name], cells).assign(geometry=name).set_index("geometry")
@@ -332,7 +332,7 @@ def main() -> None:
     if options.quick:
         return
     write_frame(RESULTS / "layered_logistic.parquet", frame)
-    (RESULTS / "layered_logistic.md").write_text(page(frame), encoding="utf-8")
+    (RESULTS / "layered_logistic.md").write_text(page(frame, Settings().seeds), encoding="utf-8")
     values = returned(frame[frame["seed"] < Settings().seeds]).rename(columns={"geometry": "panel"})
     seen = "share of the other task called 1 again"
     picture(values, seen, 0.02).write_image(RESULTS / "layered_logistic.png", width=1300, height=560, scale=2)

@@ -216,7 +216,7 @@ def test_a_resumed_study_equals_an_uninterrupted_one(studies, study, lost, tmp_p
     assert set(studies["layered"].ARMS) <= set(arms["model"])
     assert set(arms["relearned"]) == {"none", "A", "B"}
     assert whole[["A", "B", "R"]].notna().all(axis=None)
-    assert "| within 2 sd" in script.page(whole)
+    assert "| within 2 sd" in script.page(whole, script.QUICK.seeds)
 
 
 def test_a_comparison_says_what_is_apart(layered):
