@@ -79,8 +79,8 @@ READING = """## Reading
   OV. That fits an attack that writes into OV, while QK decides whether what it writes for a also reaches b. Tested
   without any attack: in OV the cosine between the gradients after a and after b is about .6 in U and in the models that
   resist no better, and .1 to .3 in LU's family; putting LU's QK into U lowers it to .4 with OV itself untouched; and
-  from seed to seed within an unlearned model it tells what comes back (correlation .7 to .95, mostly .9). Embeddings add nothing,
-  attention's output is everything; QK and OV nearly add up (.19 + .63 alone, .89 together).
+  from seed to seed within an unlearned model it tells what comes back (correlation .7 to .95, mostly .9). Embeddings
+  add nothing, attention's output is everything; QK and OV nearly add up (.19 + .63 alone, .89 together).
 - It is no matter of convergence: a last stage four times as long leaves LU where it was.
 """
 CONTROLS = """\
@@ -148,8 +148,8 @@ def failing(frame: pd.DataFrame) -> str:
     few = (least[0] < 0.5).astype(int) + (least[1] < 0.5).astype(int)
     return (
         f"\nOf our {len(few)} seeds, U gives back less than .5 in at least one direction in {(few > 0).sum()}, in "
-        f"both in {(few == 2).sum()}. Such seeds are\npart of the method's spread; none is left out here. Our seed 1 is "
-        "an ordinary one, as our seeds are not the\nauthors'; the column without it is there for the comparison."
+        f"both in {(few == 2).sum()}. Such seeds are\npart of the method's spread; none is left out here. Our seed 1 "
+        "is an ordinary one, as our seeds are not the\nauthors'; the column without it is there for the comparison."
     )
 
 
