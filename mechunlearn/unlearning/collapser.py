@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,13 +15,14 @@ SMALL = 1024  # a matrix whose shorter side is at most this is decomposed whole
 ITERATIONS = 8  # power iterations for a larger one
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """The settings of CIR that matter here; see there."""
 
     @property
-    def activations(self) -> float: ...
+    def activations(self) -> int | float: ...
     @property
-    def gradients(self) -> float: ...
+    def gradients(self) -> int | float: ...
     @property
     def collapse(self) -> str: ...
     @property
@@ -42,7 +43,7 @@ class TokenCollapser:
         self.collects = any(stream is not None for pair in self.streams for stream in pair)
         self.ready = not self.collects
 
-    def _stream(self, asked: float, width: int, tap: Tap, seed: int) -> Stream | None:
+    def _stream(self, asked: int | float, width: int, tap: Tap, seed: int) -> Stream | None:
         count = directions(asked, width)
         if not count:
             return None
@@ -70,11 +71,13 @@ class TokenCollapser:
     def refit(self) -> None:
         """An epoch is over: what it showed is collapsed from now on."""
         for tap, (inputs, outputs) in zip(self.taps, self.streams, strict=True):
-            tap.inputs = tap.inputs if inputs is None else self._collapse(inputs)
-            tap.outputs = tap.outputs if outputs is None else self._collapse(outputs)
+            tap.inputs, tap.outputs = self._collapse(inputs), self._collapse(outputs)
         self.ready = True
 
-    def _collapse(self, stream: Stream) -> Collapse:
+    def _collapse(self, stream: Stream | None) -> Collapse | None:
+        # Blocks above those that the objective looks at see no token.
+        if stream is None or stream.seen == 0:
+            return None
         found = stream.directions()
         stream.reset()
         return collapse(found, self.recipe.collapse, sequential=self.recipe.faithful)
@@ -98,8 +101,8 @@ class TokenCollapser:
             for side, stream in zip("ag", streams, strict=True):
                 if stream is not None:
                     stream.restore(_under(state, f"{place}.{side}.stream."))
-                held = _under(state, f"{place}.{side}.collapse.")
-                changes.append(Collapse(**{k: v.to(tap.weight.device) for k, v in held.items()}) if held else None)
+                held = f"{place}.{side}.collapse."
+                changes.append(_collapse_of(state, held, tap.weight) if f"{held}basis" in state else None)
             tap.inputs, tap.outputs = changes
 
 
@@ -172,13 +175,17 @@ class WeightCollapser:
         self.sides = [(rows, columns) for rows, columns in made]
 
 
-def directions(asked: float, width: int) -> int:
+def directions(asked: int | float, width: int) -> int:
     """A number of directions, or a share of the width."""
     return min(round(asked * width) if 0 < asked < 1 else round(asked), width)
 
 
 def _nothing(like: Float[Tensor, "width k"]) -> Collapse:
     return Collapse(like[:, :0], like.new_zeros(0))
+
+
+def _collapse_of(state: dict[str, Tensor], prefix: str, like: Tensor) -> Collapse:
+    return Collapse(**{name: value.to(like) for name, value in _under(state, prefix).items()})
 
 
 def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import UserError
 from ..models import hf
 
+ROUNDING = 10  # in units of the last digit of the factors
+
 Watch = Callable[[Float[Tensor, "token d_in"], Float[Tensor, "token d_out"]], None]
 Change = Callable[[Float[Tensor, "token width"]], Float[Tensor, "token width"]]
 
@@ -123,10 +125,14 @@ class _Tapped(torch.autograd.Function):
         a, g = _tokens(x, ctx.valid).to(weight.dtype), _tokens(grad, ctx.valid)
         if taps.watching and tap.watch is not None:
             tap.watch(a, g)
-        if taps.changing:
-            a = a if tap.inputs is None else tap.inputs(a)
-            g = g if tap.outputs is None else tap.outputs(g)
-        return onward, (a.T @ g if tap.transposed else g.T @ a), None, None
+        if not taps.changing or (tap.inputs is None and tap.outputs is None):
+            return onward, (a.T @ g if tap.transposed else g.T @ a), None, None
+        rounding = ROUNDING * torch.finfo(weight.dtype).eps * a.norm() * g.norm()
+        a = a if tap.inputs is None else tap.inputs(a)
+        g = g if tap.outputs is None else tap.outputs(g)
+        gradient = a.T @ g if tap.transposed else g.T @ a
+        # Where all was taken out, what is left is rounding, which a step of fixed length would blow up.
+        return onward, gradient * (gradient.norm() > rounding), None, None
 
 
 def _tokens(values: Tensor, valid: Bool[Tensor, "fact pos"] | None) -> Float[Tensor, "token width"]:

@@ -51,8 +51,8 @@ class CIR(Method):
     """
 
     objective: Method = field(default_factory=Breaking)
-    activations: float = 24
-    gradients: float = 36
+    activations: int | float = 24
+    gradients: int | float = 36
     collapse: str = "hard"
     statistics: str = "forget"
     form: str = "tokens"
@@ -88,6 +88,11 @@ class CIR(Method):
     @property
     def alternative(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.objective.alternative
+
+    @property
+    def refusals(self) -> tuple[str, ...] | None:
+        """What stands for a refusal, where the objective prefers one."""
+        return getattr(self.objective, "refusals", None)
 
     @property
     def rolls_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
