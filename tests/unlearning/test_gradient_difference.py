@@ -1,22 +1,25 @@
 import torch
 
-from mechunlearn.unlearning import GradientDifference
+from mechunlearn.unlearning import GradientAscent, GradientDifference
 
-from .cases import random_step
+from .cases import descent, random_world
 
 
-def test_defaults_are_the_paper_s():
-    assert GradientDifference() == GradientDifference(forget_weight=1.0, retain_weight=1.0)
+def test_defaults_are_the_papers():
+    assert GradientDifference() == GradientDifference(forget_weight=1.0, retain_weight=1.0, retain="cross_entropy")
+    assert GradientAscent() == GradientAscent(forget_weight=1.0, retain_weight=0.0)
 
 
 def test_gradient_climbs_forget_and_descends_retain():
-    step = random_step(0, text=False)
-    leaves = [case.logits.requires_grad_() for case in (step.forget, step.retain)]
-    loss = GradientDifference(forget_weight=2.0, retain_weight=3.0).loss(step.scores())["loss"]
-    forget, retain = torch.autograd.grad(loss, leaves)
-    for case, gradient, weight in ((step.forget, forget, -2), (step.retain, retain, 3)):
-        # d CE / d logits = (softmax − one-hot) / tokens, at the positions that predict.
-        predicts, targets = case.tokens.predicts, case.tokens.targets
-        expected = case.logits.detach()[predicts].softmax(-1)
-        expected[torch.arange(len(targets)), targets] -= 1
-        torch.testing.assert_close(gradient[predicts], weight * expected / len(targets))
+    world = random_world(0, text=False, plain=True)
+    method = GradientDifference(forget_weight=2.0, retain_weight=3.0)
+    leaves = [world.now[kind].logits.requires_grad_() for kind in ("forget", "retain")]
+    found = torch.autograd.grad(method.loss(world.step())["loss"], leaves)
+    for kind, gradient, weight in zip(("forget", "retain"), found, (-2, 3), strict=True):
+        each = weight / int(world.rows(kind).tokens.predicts.sum())
+        torch.testing.assert_close(gradient, each * descent(world, kind, lambda *_: 1.0))
+
+
+def test_gradient_ascent_is_the_forget_half():
+    step = random_world(1).step()
+    assert GradientAscent().loss(step)["loss"] == GradientDifference().loss(step)["forget"]
