@@ -55,5 +55,5 @@ def _activations(piece: Piece, options: Options, model: TransformerBridge) -> in
     return tokens * kept + 3 * scored * config.d_vocab
 
 
-def _size(count: float) -> str:
+def _size(count: int | float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

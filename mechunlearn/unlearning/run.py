@@ -221,6 +221,7 @@ def _run_stage(
     """The stage's outcome: computed, gone on with, or opened; steps and costs count on from `spent`."""
     if folder is not None and folder.finished:
         about = read_run(folder.path)["about"]
+        Save(folder.path).remove()  # where the run was interrupted at its very end
         frame = read_frame(folder.path / "frame.parquet")
         return Outcome(_load(folder.path, stage.start), frame, about["stopped"], about["step"])
     found = replace(stage, folder=None if folder is None else folder.path).run()
@@ -361,6 +362,7 @@ def _check(
 
 
 def _open(folder: Path, model: TransformerBridge) -> UnlearningRun:
+    Save(folder).remove()  # where the run was interrupted at its very end
     about = read_run(folder)["about"]
     count = about.pop("stages", 0)
     places = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]

@@ -35,7 +35,8 @@ class Save:
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["note"])  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads((file.metadata() or {})["note"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise UserError(f"{self.path}: cannot be read ({error}); delete it to start the run again") from error
 

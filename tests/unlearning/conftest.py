@@ -64,7 +64,7 @@ def knowing_model(facts: Facts) -> TransformerBridge:
     rows = fact_rows(spread(facts, lambda fact: (fact.prompt, *fact.paraphrases, *fact.held_out)), model)
     part = Part(
         rows.tokens, rows.valid, rows.weight, rows.fold,
-        Divisors(len(rows), float(rows.tokens.predicts.sum()), float(rows.valid.sum())),
+        Divisors(float(len(rows)), float(rows.tokens.predicts.sum()), float(rows.valid.sum())),
     )  # fmt: skip
     train(
         hf(model), iter(lambda: part, None), lambda batch: {"loss": look(model, batch).nll.mean()},

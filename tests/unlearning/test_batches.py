@@ -6,24 +6,17 @@ from itertools import islice
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from mechunlearn.errors import UserError
-from mechunlearn.facts import tokenize, tokenize_texts
-from mechunlearn.models import clone, hf, load
-from mechunlearn.unlearning import DPO, METHODS, NPO
-from mechunlearn.unlearning.batches import (
-    Rows,
-    Sources,
-    asked,
-    by_role,
-    draw,
-    score,
-    shown,
-    spread,
-    with_distractors,
-)
+from mechunlearn.facts import Tokens
+from mechunlearn.models import clone, hf
+from mechunlearn.unlearning import NPO, GradientDifference
+from mechunlearn.unlearning.batches import Draws, Sources, assemble, draw
+from mechunlearn.unlearning.rows import Rows, fact_rows, shown, spread, text_rows, with_distractors
+from mechunlearn.unlearning.step import Step
 
-from ..architectures import NAMES, tiny
 from .conftest import TEXT
 
 
@@ -31,127 +24,129 @@ from .conftest import TEXT
 def sources(knowing, facts) -> Sources:
     phrasings, kept = spread(facts.forget, shown), spread(facts.retain, shown)
     return Sources(
-        Rows(tokenize(phrasings, knowing.tokenizer)),
-        Rows(tokenize(kept, knowing.tokenizer)),
-        by_role(kept),
-        Rows(tokenize(with_distractors(phrasings, 0), knowing.tokenizer)),
-        Rows(tokenize_texts(TEXT, knowing.tokenizer)),
-    ).with_references(knowing, 3)
+        fact_rows(phrasings, knowing),
+        fact_rows(kept, knowing, group=lambda fact: fact.role),
+        fact_rows(with_distractors(phrasings, 0), knowing),
+        text_rows(TEXT, knowing),
+    ).with_start(knowing, 3)
 
 
-def test_trained_and_tested_phrasings_are_apart(facts):
-    learned = {fact.prompt for fact in spread(facts, shown)}
-    tried = {fact.prompt for fact in spread(facts, asked)}
-    assert len(learned) == 2 * len(facts)
-    assert len(tried) == len(facts)
-    assert not learned & tried
+def bare(groups: tuple[int, ...]) -> Rows:
+    """Rows without content, in groups of these sizes."""
+    count, first, places = sum(groups), 0, []
+    for size in groups:
+        places.append(torch.arange(first, first + size))
+        first += size
+    ids = torch.arange(2 * count).view(count, 2)
+    marks = torch.tensor([[True, False]] * count)
+    tokens = Tokens(ids, torch.ones_like(ids), marks, marks.roll(1, 1), tuple(map(str, range(count))))
+    return Rows(tokens, marks | True, tuple(places), torch.ones(count), torch.full((count,), -1))
 
 
-def test_a_fact_without_held_out_phrasings_is_asked_as_it_is(facts):
-    plain = type(facts)([type(facts[0])(prompt="the sky is", answer="blue")])
-    assert [fact.prompt for fact in spread(plain, asked)] == ["the sky is"]
+@settings(max_examples=60)
+@given(
+    groups=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+)
+def test_groups_take_turns_and_every_row_comes_once_before_any_comes_again(groups, size, seed):
+    rows = bare(tuple(groups))
+    drawn = [step["forget"].tolist() for step in islice(draw(Sources(rows), size, seed), 30)]
+    assert {len(step) for step in drawn} == {size}
+    stream = [row for step in drawn for row in step]
+    owner = {int(row): number for number, group in enumerate(rows.groups) for row in group}
+    assert [owner[row] for row in stream] == [place % len(groups) for place in range(len(stream))]
+    for number, group in enumerate(rows.groups):
+        own = [row for row in stream if owner[row] == number]
+        for first in range(0, len(own), len(group)):
+            assert max(Counter(own[first : first + len(group)]).values()) == 1
 
 
-def test_distractors_are_wrong_answers_of_the_same_fact_and_follow_the_seed(facts):
-    rows = spread(facts.forget, shown)
-    drawn = with_distractors(rows, 3)
-    for row, other in zip(rows, drawn, strict=True):
-        assert other.prompt == row.prompt
-        assert other.answer in row.distractors
-    assert drawn.hash == with_distractors(rows, 3).hash
-    assert drawn.hash != with_distractors(rows, 4).hash
+def listed(sources, size, seed, steps=8) -> list[dict[str, list[int]]]:
+    drawn = islice(draw(sources, size, seed), steps)
+    return [{kind: index.tolist() for kind, index in step.items()} for step in drawn]
 
 
-def test_a_fact_without_distractors_is_named(facts):
-    bare = type(facts)([type(facts[0])(prompt="the sky is", answer="blue", id="sky")])
-    with pytest.raises(UserError, match="'sky' has no distractors"):
-        with_distractors(spread(bare, shown), 0)
+def test_order_follows_the_seed_and_the_kind_alone(sources):
+    assert listed(sources, 4, 1) == listed(sources, 4, 1)
+    assert listed(sources, 4, 1) != listed(sources, 4, 2)
+    alone = Sources(sources.forget)
+    assert [step["forget"] for step in listed(sources, 4, 1)] == [step["forget"] for step in listed(alone, 4, 1)]
+    without_retain = replace(sources, retain=None)
+    assert [step["text"] for step in listed(sources, 4, 1)] == [step["text"] for step in listed(without_retain, 4, 1)]
+    torch.manual_seed(5)  # the global random state has no part in it
+    assert listed(sources, 4, 1) == listed(sources, 4, 1)
 
 
-def test_every_row_comes_once_before_any_comes_again(sources):
-    forget = len(sources.forget)  # 8 rows
-    batches = list(islice(draw(sources, 2, 1, seed=0), 40))
-    for start in range(0, 40, forget // 2):
-        seen = Counter(name for batch in batches[start : start + forget // 2] for name in batch.forget.fact_ids)
-        assert set(seen.values()) == {1}
-        assert len(seen) == forget
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=8))
+def test_any_step_may_be_asked_for_in_any_order(steps):
+    sources = Sources(bare((3, 5)), bare((4,)))
+    expected, draws = listed(sources, 3, 9, 21), Draws(sources, 3, 9)
+    for step in steps:
+        assert {kind: index.tolist() for kind, index in draws[step].items()} == expected[step]
 
 
-def test_near_and_far_facts_take_turns(sources, facts):
-    roles = {fact.id: fact.role for fact in facts}
-    batches = list(islice(draw(sources, 3, 1, seed=0), 8))  # 24 rows: all 6 near ones twice, all 4 far ones three times
-    names = [name for batch in batches for name in batch.retain.fact_ids]
-    assert [roles[name.split("#")[0]] for name in names] == ["near", "far"] * 12
-    seen = Counter(names)
-    assert {seen[name] for name in seen if roles[name.split("#")[0]] == "near"} == {2}
-    assert {seen[name] for name in seen if roles[name.split("#")[0]] == "far"} == {3}
+def test_pieces_hold_the_rows_of_the_step_once_each_and_none_is_empty(sources):
+    drawn = next(draw(sources, 7, 3))
+    for count in range(1, 8):
+        pieces = assemble(sources, drawn, count, progress=0.25)
+        assert len(pieces) == count
+        for kind in ("forget", "retain", "text", "alternative"):
+            names = Counter(name for piece in pieces for name in piece.parts[kind].tokens.fact_ids)
+            assert names == Counter(name for name in assemble(sources, drawn, 1)[0].parts[kind].tokens.fact_ids)
+            assert min(len(piece.parts[kind].tokens) for piece in pieces) >= 1
+        assert {piece.progress for piece in pieces} == {0.25}
 
 
-def test_facts_without_role_are_one_group(facts):
-    plain = type(facts)([replace(fact, role=None) for fact in facts])
-    assert [group.tolist() for group in by_role(plain)] == [list(range(9))]
+def test_alternatives_and_start_likelihoods_belong_to_their_rows(sources):
+    for drawn in islice(draw(sources, 5, 0), 4):
+        for piece in assemble(sources, drawn, 2):
+            forget, other = piece.parts["forget"], piece.parts["alternative"]
+            assert forget.tokens.fact_ids == other.tokens.fact_ids
+            for part, rows in ((forget, sources.forget), (other, sources.alternative)):
+                places = [rows.tokens.fact_ids.index(name) for name in part.tokens.fact_ids]
+                assert torch.equal(part.start_nll, rows.start_nll[places])
 
 
-def test_order_follows_the_seed(sources):
-    def order(seed):
-        return [batch.forget.fact_ids for batch in islice(draw(sources, 4, 1, seed), 6)]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-
-
-def test_references_and_alternatives_belong_to_their_rows(sources, knowing):
-    for batch in islice(draw(sources, 5, 2, seed=0), 6):
-        assert batch.alternative is not None
-        assert batch.alternative.fact_ids == batch.forget.fact_ids
-        with torch.no_grad():
-            torch.testing.assert_close(batch.reference, score(hf(knowing), batch.forget).nll)
-            torch.testing.assert_close(batch.alternative_reference, score(hf(knowing), batch.alternative).nll)
+def test_padding_of_a_piece_is_trimmed_and_not_counted(sources):
+    pieces = assemble(sources, next(draw(sources, 3, 0)), 3)
+    for piece in pieces:
+        for part in piece.parts.values():
+            assert int(part.tokens.attention.sum(1).max()) == part.tokens.ids.shape[1]
+            assert part.valid.shape == part.tokens.ids.shape
+        assert piece.n_tokens == sum(int(part.tokens.attention.sum()) for part in piece.parts.values())
 
 
-@pytest.mark.parametrize("beta", [0.1, 2.0])
-@pytest.mark.parametrize("method", [NPO, DPO])
-def test_forget_loss_of_the_start_model(sources, knowing, method, beta):
-    batch = next(draw(sources, 8, 1, seed=0))
+class Straight(GradientDifference):
+    """Uses all three kinds of mean."""
+
+    def forget(self, step: Step) -> Tensor:
+        seen = step.see("forget", ["blocks.1.hook_resid_post"])
+        spread_out = seen.over_tokens(seen.states["blocks.1.hook_resid_post"].square().sum(-1))
+        return seen.over_facts(seen.nll.square()) - seen.cross_entropy + 0.01 * spread_out
+
+
+@pytest.mark.parametrize("method", [NPO(), NPO(retain="kl"), Straight(retain="representation")], ids=repr)
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_the_gradient_of_the_pieces_is_that_of_the_whole_step(sources, knowing, method, count):
+    weighted = replace(sources, retain=replace(sources.retain, weight=torch.linspace(0.2, 2, len(sources.retain))))
+    start = clone(knowing).double()
+    moved = clone(knowing).double()
     with torch.no_grad():
-        found = method(beta=beta).loss(batch.score(hf(knowing)))["forget"]
-    assert found.item() == pytest.approx(2 / beta * torch.tensor(2.0).log().item(), rel=1e-5)
+        for parameter in hf(moved).parameters():
+            parameter.add_(0.05 * torch.sin(torch.arange(parameter.numel(), dtype=torch.float64)).view_as(parameter))
 
+    def gradient(pieces: int) -> tuple[Tensor, Tensor]:
+        hf(moved).zero_grad()
+        losses = []
+        for piece in assemble(weighted, next(draw(weighted, 7, 5)), pieces):
+            loss = method.loss(Step(moved, start, piece))["loss"] / pieces
+            loss.backward()
+            losses.append(loss.detach())
+        grads = nn.utils.parameters_to_vector(
+            [p.grad if p.grad is not None else torch.zeros_like(p) for p in hf(moved).parameters()]
+        )
+        return grads, torch.stack(losses).sum()
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("parts", [2, 3, 7])
-def test_accumulated_gradient_is_that_of_the_whole_step(sources, knowing, name, parts):
-    def gradient(count: int) -> torch.Tensor:
-        model = hf(clone(knowing)).double()
-        for batch in islice(draw(sources, 7, count, seed=5), count):
-            (METHODS[name]().loss(batch.score(model))["loss"] / count).backward()
-        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-
-    torch.testing.assert_close(gradient(parts), gradient(1), rtol=1e-9, atol=1e-12)
-
-
-def test_scores_do_not_depend_on_padding_or_neighbours(sources, knowing):
-    rows = sources.forget.tokens
-    with torch.no_grad():
-        together = score(hf(knowing), rows).nll
-        apart = torch.cat([score(hf(knowing), rows[[row]].trim()).nll for row in range(len(rows))])
-    torch.testing.assert_close(together, apart)
-
-
-def test_tokens_are_counted_without_padding(sources):
-    batch = next(draw(sources, 3, 1, seed=0))
-    parts = (batch.forget, batch.retain, batch.alternative, batch.text)
-    assert batch.n_tokens == sum(int(part.attention.sum()) for part in parts if part is not None)
-    assert batch.n_tokens < sum(part.ids.numel() for part in parts if part is not None)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_scores_equal_those_of_all_logits_on_every_architecture(name, sources):
-    model, rows = load(tiny(name)), sources.retain.tokens
-    logits = model(rows.ids, attention_mask=rows.attention).log_softmax(-1)
-    expected = [
-        -sum(logits[row, place - 1, rows.ids[row, place]].item() for place in rows.answers[row].nonzero()[:, 0])
-        for row in range(len(rows))
-    ]
-    with torch.no_grad():
-        assert score(hf(model), rows).nll.tolist() == pytest.approx(expected, rel=1e-4)
+    for found, expected in zip(gradient(count), gradient(1), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
