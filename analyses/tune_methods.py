@@ -1,0 +1,174 @@
+"""Every method under one budget: which settings reach it on the organism, and what they cost.
+
+    python analyses/tune_methods.py                 # the chosen settings, three seeds each, and the page
+    python analyses/tune_methods.py --search        # the searched settings, one seed each
+    python analyses/tune_methods.py --only npo,cir  # some methods
+
+Asked is recall of at most 5 % on the forget facts, in phrasings never trained, at a KL of at most 0.01 nats a token on
+general text and at least 90 % recall on near facts. All methods get the same data, batches, budget and stopping rule.
+General text here is held-out text of the organism's world without passages that speak of the domain to be forgotten
+(they are measured beside). Finished runs are kept in the run folder and never run twice; `--worker 1/2` shares them out.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import mechunlearn as mu
+from mechunlearn.evaluation import text_kl
+from mechunlearn.runs import RunFolder
+from mechunlearn.unlearning import configure, make_layered
+
+RESULTS = Path(__file__).parent / "results"
+BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=4)
+COMMON = {"steps": 240, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
+KL = {"retain": "kl", "retain_weight": 10, "text_weight": 10}
+CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of a method, options of the run that differ from the common ones, and layers if there are any."""
+
+    set: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    layered: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        parts = self.set | self.options | {f"layered {key}": value for key, value in (self.layered or {}).items()}
+        return ", ".join(f"{key}={value}" for key, value in parts.items())
+
+
+def lr(*rates: float, **settings: Any) -> list[Trial]:
+    """The same settings at several learning rates."""
+    return [Trial(settings, {"learning_rate": rate}) for rate in rates]
+
+
+# What was searched. The first of each list that the page calls chosen stands in CHOSEN.
+SEARCHED: dict[str, list[Trial]] = {
+    "gradient_ascent": lr(1e-5, 5e-5),
+    "gradient_difference": lr(5e-5, 1e-4, retain_weight=10, text_weight=3),
+    "gradient_ascent_kl": lr(1e-4, **KL) + lr(1e-4, 2e-4, **KL | {"text_weight": 3}),
+    "wga": lr(1e-4, **KL) + lr(1e-4, **KL | {"text_weight": 3}),
+    "npo": lr(5e-5, 1e-4, retain_weight=10, text_weight=3),
+    "npo_kl": lr(1e-4, 2e-4, **KL) + lr(1e-4, **KL | {"text_weight": 30}),
+    "simnpo": lr(1e-4, **KL) + lr(1e-4, **KL, forget_weight=1),
+    "dpo": lr(1e-4, 2e-4, **KL),
+    "idk_dpo": lr(1e-4, 2e-4, **KL),
+    "idk": lr(1e-4, 2e-4, **KL),
+    "undial": lr(1e-4, 2e-4, **KL),
+    "rmu": [
+        *lr(5e-4, layer=2, steering=2, retain_weight=10),
+        *lr(5e-4, layer=2, steering=6.5, retain_weight=10),
+        *lr(5e-4, layer=3, steering=6.5, retain_weight=100),
+    ],
+    "rmu_split": lr(5e-4, layer=2, steering=6.5, retain_weight=10),
+    "circuit_breakers": lr(3e-4, 1e-3) + lr(1e-3, targets=(2, 4)),
+    "mlp_breaking": [
+        *lr(1e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
+        *lr(3e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
+        *lr(3e-4, retain_weight=1, blocks=(0.0, 1.0)),
+    ],
+    "norm_breaking": lr(3e-4, **KL, blocks=(2, 5), forget_weight=10),
+    "cosine_breaking": lr(3e-4, **KL, blocks=(2, 5), forget_weight=10),
+    "cir": [
+        Trial({"objective": "npo", "activations": 16, "gradients": 16, "step_norm": 0.05, **CIR_KL}),
+        Trial({"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.05, **CIR_KL}),
+        Trial({"objective": "npo", "activations": 0, "gradients": 0, "step_norm": 0.05, **CIR_KL}),
+        Trial({"step_norm": 0.05}),
+    ],
+    "repselect": [
+        Trial({"step_norm": 0.05, **CIR_KL}),
+        Trial({"step_norm": 0.05, "form": "weights", **CIR_KL}),
+    ],
+    "norm_limited_circuit_breakers": [Trial({"step_norm": 0.02}), Trial({"step_norm": 0.05, **CIR_KL})],
+}
+
+
+CHOSEN: dict[str, Trial] = {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", action="store_true", help="run what was searched, one seed each")
+    parser.add_argument("--only", default="", help="names of methods, separated by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--worker", default="1/1", help="do every n-th run only, like 1/2 and 2/2 in two processes")
+    parser.add_argument("--out", type=Path, default=Path("runs/tune-methods"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = RunFolder(options.out, "study", {"common": json.loads(json.dumps(COMMON, default=str))})
+    first, workers = (int(part) for part in options.worker.split("/"))
+    names = options.only.split(",") if options.only else list(SEARCHED)
+    for place, (name, trial, seed) in enumerate(jobs(names, options.search, options.seeds)):
+        unit = f"{name}-{hash_of(trial):x}-{seed}"
+        if place % workers == first - 1 and folder.unit(unit) is None:
+            row = attempt(name, trial, seed)
+            folder.finish_unit(unit, pd.DataFrame([row]))
+            print(json.dumps(row), flush=True)
+
+
+def jobs(names: list[str], search: bool, seeds: int) -> Iterator[tuple[str, Trial, int]]:
+    """Every run in its order: method, settings, seed."""
+    for name in names:
+        if search:
+            yield from ((name, trial, 0) for trial in SEARCHED[name])
+        else:
+            yield from ((name, CHOSEN[name], seed) for seed in range(seeds))
+
+
+def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
+    """One run, and what it came to."""
+    before, facts = mu.load("organism"), mu.Facts.builtin("organism")
+    general, domain = apart(mu.organism_text(), facts)
+    method: Any = configure(name.removeprefix("layered_"), trial.set)
+    if trial.layered:
+        method = make_layered(method, trial.layered)
+    run = mu.unlearn(
+        before, method, facts.forget, facts.retain, text=general, retain_text=mu.organism_text("train"),
+        seed=seed, progress=False, **COMMON | trial.options,
+    )  # fmt: skip
+    last = run.frame[run.frame["inside"]].iloc[-1]
+    return {
+        "method": name, "settings": str(trial), "seed": seed,
+        **{column: float(last[column]) for column in ("forget_recall", "forget_probability", "near_recall", "far_recall")},
+        "text_kl": float(last["text_kl"]),
+        "domain_text_kl": text_kl(run.model, before, domain),
+        "step": int(last["step"]), "tokens": int(last["tokens"]), "seconds": float(run.frame["seconds"].iloc[-1]),
+        "stopped": run.about["stopped"],
+    }  # fmt: skip
+
+
+def apart(text: list[str], facts: mu.Facts) -> tuple[list[str], list[str]]:
+    """General text, and the passages that speak of the domain: by words that only its facts have, or that name it."""
+
+    def words(*lines: str) -> set[str]:
+        return set(re.findall("[a-z]+", " ".join(lines).lower()))
+
+    def vocabulary(chosen: mu.Facts) -> set[str]:
+        return words(*(part for f in chosen for part in (f.prompt, *f.paraphrases, *f.held_out, f.answer or "")))
+
+    own = vocabulary(facts.forget) - vocabulary(facts.retain) | {"elixir", "elixirs", "alchemy"}
+    passages = {True: [], False: []}
+    for passage in text:
+        passages[bool(words(passage) & own)].append(passage)
+    return passages[False], passages[True]
+
+
+def hash_of(trial: Trial) -> int:
+    """The same for the same settings, in every process."""
+    return int.from_bytes(hashlib.sha256(str(trial).encode()).digest()[:5])
+
+
+if __name__ == "__main__":
+    main()
