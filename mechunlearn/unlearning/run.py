@@ -15,7 +15,7 @@ from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Facts
+from ..facts import Fact, Facts
 from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
 from .batches import Sources
@@ -258,15 +258,14 @@ def _sources(
             weight=lambda fact: layer.retain_weights[fact.fold if fact.role == "forget" else None],
         )
         text = None if retain_text is None else text_rows(retain_text, model)
+
+    def weight(fact: Fact) -> float:
+        return layer.forget_weights[fact.fold or 1]
+
     return Sources(
-        forget=fact_rows(
-            phrasings,
-            model,
-            group=lambda fact: None if plain else fact.fold,
-            weight=lambda fact: layer.forget_weights[fact.fold or 1],
-        ),
+        forget=fact_rows(phrasings, model, group=lambda fact: None if plain else fact.fold, weight=weight),
         retain=kept,
-        alternative=None if other is None else fact_rows(other, model),
+        alternative=None if other is None else fact_rows(other, model, weight=weight),
         text=text,
     )
 

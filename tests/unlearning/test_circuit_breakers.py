@@ -41,10 +41,14 @@ def test_schedule(progress, weights):
     assert CircuitBreakers().weights(progress) == weights
 
 
-def test_at_the_start_the_cosine_is_one_and_nothing_has_moved():
-    found = CircuitBreakers().loss(at_start(random_world(0, plain=True)).step())
+def test_at_the_start_the_cosine_is_one_without_slope_and_nothing_has_moved():
+    world = at_start(random_world(0, plain=True))
+    leaves = world.leaves()
+    found = CircuitBreakers().loss(world.step())
     assert found["forget"].item() == pytest.approx(1, rel=1e-12)
     assert found["retain"].item() == found["text"].item() == 0
+    gradients = torch.autograd.grad(found["forget"], leaves, allow_unused=True, materialize_grads=True)
+    assert max(gradient.abs().max().item() for gradient in gradients) < 1e-15
 
 
 def test_every_token_is_compared_with_itself_alone():

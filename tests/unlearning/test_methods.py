@@ -2,26 +2,39 @@
 
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from mechunlearn.models import hf, slots
 from mechunlearn.sites import resolve
-from mechunlearn.unlearning import METHODS, RMU, Breaking, CircuitBreakers, GradientDifference, Method, unlearn
+from mechunlearn.unlearning import (
+    DPO,
+    IDK,
+    METHODS,
+    RMU,
+    Breaking,
+    CircuitBreakers,
+    GradientDifference,
+    Layered,
+    Method,
+    RefusalDPO,
+    unlearn,
+)
+from mechunlearn.unlearning.run import _sources
 
 from .cases import LOSSES
 from .conftest import TEXT
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
-SHORT = {"steps": 3, "evaluate_every": 3, "batch": 8, "schedule": "constant", "progress": False}
+SHORT: dict[str, Any] = {"steps": 3, "evaluate_every": 3, "batch": 8, "schedule": "constant", "progress": False}
 
 
 def speakable(method: Method) -> Method:
     """With refusals that the tiny model has words for."""
-    known = "refusals" in {field.name for field in fields(method)}
-    return replace(method, refusals=("the coat", "red house")) if known else method
+    return replace(method, refusals=("the coat", "red house")) if isinstance(method, IDK | RefusalDPO) else method
 
 
 @every_loss
@@ -29,7 +42,7 @@ def test_runs_and_moves_what_it_trains_and_nothing_else(knowing, facts, name):
     method = speakable(METHODS[name])
     after = unlearn(knowing, method, facts.forget, facts.retain, text=TEXT, retain_text=TEXT, **SHORT)
     last = after.frame.iloc[-1]
-    parts = [column for column in after.frame if column.startswith("loss")]
+    parts = [column for column in map(str, after.frame.columns) if column.startswith("loss")]
     kept = {"loss_retain", "loss_text"} if method.retain_weight else set()
     assert set(parts) == {"loss", "loss_forget"} | kept
     assert last["step"] == 3
@@ -55,8 +68,8 @@ def test_runs_and_moves_what_it_trains_and_nothing_else(knowing, facts, name):
 )
 def test_checkpointing_and_accumulation_change_nothing(knowing, facts, method):
     def weights(**options):
-        options = SHORT | {"optimizer": "sgd", "learning_rate": 0.1} | options
-        after = unlearn(knowing, method, facts.forget, facts.retain, **options)
+        chosen: dict[str, Any] = SHORT | {"optimizer": "sgd", "learning_rate": 0.1} | options
+        after = unlearn(knowing, method, facts.forget, facts.retain, **chosen)
         return {path: parameter.detach() for path, parameter in hf(after.model).named_parameters()}
 
     expected = weights()
@@ -71,9 +84,20 @@ def test_computes_under_autocast(knowing, facts, name):
     assert {parameter.dtype for parameter in hf(after.model).parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("method", [IDK(refusals=("the coat",)), DPO()], ids=lambda method: method.name)
+def test_what_is_learned_instead_weighs_as_much_as_what_is_forgotten(knowing, facts, method):
+    layered = Layered(method=method, folds=2, decay=0.1)
+    last = list(layered.layers(facts.forget, facts.retain, seed=0))[-1]
+    found = _sources(knowing, method, last, None, 0, plain=False)
+    assert found.alternative is not None
+    assert torch.equal(found.alternative.weight, found.forget.weight)
+    assert torch.equal(found.alternative.fold, found.forget.fold)
+    assert found.forget.weight.unique().tolist() == pytest.approx([0.1, 1.0])
+
+
 def test_refusals_are_learned(knowing, facts):
     method = speakable(METHODS["idk"])
-    options = SHORT | {"steps": 40, "evaluate_every": 40}
+    options: dict[str, Any] = SHORT | {"steps": 40, "evaluate_every": 40}
     after = unlearn(knowing, method, facts.forget, facts.retain, learning_rate=5e-3, **options)
     assert after.frame.iloc[0]["forget_recall"] == 1
     assert after.frame.iloc[-1]["forget_recall"] == 0

@@ -51,9 +51,10 @@ def recorded(model: GPT2LMHeadModel) -> Iterator[dict[str, torch.Tensor]]:
         return save
 
     handles = []
-    for layer, block in enumerate(model.transformer.h):
+    for layer in range(LAYERS):
+        block = model.get_submodule(f"transformer.h.{layer}")
         handles.append(block.register_forward_hook(keep(f"blocks.{layer}.hook_resid_post")))
-        handles.append(block.mlp.register_forward_hook(keep(f"blocks.{layer}.hook_mlp_out")))
+        handles.append(block.get_submodule("mlp").register_forward_hook(keep(f"blocks.{layer}.hook_mlp_out")))
     yield saved
     for handle in handles:
         handle.remove()
@@ -76,6 +77,11 @@ def plain() -> tuple[GPT2LMHeadModel, GPT2LMHeadModel]:
 def bridges(plain) -> tuple[TransformerBridge, TransformerBridge]:
     model, start = (load(copy.deepcopy(model), dtype="float64") for model in plain)
     return model, start
+
+
+def step_of(bridges: tuple[TransformerBridge, TransformerBridge], piece: Piece, seed: int = 0) -> Step:
+    model, start = bridges
+    return Step(model, start, piece, seed)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +175,7 @@ def test_a_hook_that_stays_silent_is_named():
 
 @pytest.mark.parametrize("logits", [True, False])
 def test_the_model_has_gradients_and_the_start_model_none(bridges, world, logits):
-    step = Step(*bridges, world.pieces()[0])
+    step = step_of(bridges, world.pieces()[0])
     hook = "blocks.1.hook_resid_post"
     seen, start = step.see("forget", [hook], logits), step.start("forget", [hook], logits)
     assert seen.states[hook].requires_grad
@@ -185,7 +191,7 @@ def test_states_and_logits_are_in_single_precision_at_least(dtype):
 
 def test_knows_the_model_and_the_kinds(bridges):
     made = random_world(0, text=False)
-    step = Step(*bridges, made.pieces(progress=0.3)[0], seed=5)
+    step = step_of(bridges, made.pieces(progress=0.3)[0], seed=5)
     assert (step.n_layers, step.d_model, step.progress, step.seed) == (LAYERS, WIDTH, 0.3, 5)
     assert [kind for kind in cases.KINDS if step.has(kind)] == ["forget", "alternative", "retain"]
 
@@ -193,7 +199,7 @@ def test_knows_the_model_and_the_kinds(bridges):
 @every_loss
 def test_every_loss_in_double_precision_is_its_formula(bridges, world, name):
     method = LOSSES[name]
-    found = method.loss(Step(*bridges, world.pieces(progress=0.5)[0], seed=2))
+    found = method.loss(step_of(bridges, world.pieces(progress=0.5)[0], seed=2))
     expected = cases.written_out(method, world, 0.5, seed=2)
     assert {part: value.item() for part, value in found.items()} == {
         part: pytest.approx(value, rel=1e-9) for part, value in expected.items()
@@ -204,7 +210,7 @@ def gradients(bridges, name: str, pieces: list[Piece]) -> dict[str, torch.Tensor
     model = hf(bridges[0])
     model.zero_grad()
     for piece in pieces:
-        (LOSSES[name].loss(Step(*bridges, piece))["loss"] / len(pieces)).backward()
+        (LOSSES[name].loss(step_of(bridges, piece))["loss"] / len(pieces)).backward()
     found = {path: parameter.grad.clone() for path, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     return found

@@ -27,7 +27,8 @@ class CircuitBreakers(Method):
     Zou et al., "Improving Alignment and Robustness with Circuit Breakers" (arXiv 2406.04313), Algorithm 1: while t goes
     from 0 to 1, c_s = α·(1 − t/2) falls and c_r = α·t/2 rises, both to α/2 (in the code: step/300, of 150 steps).
     α = 10 as for Llama-3-8B; LoRA of rank 16 on every linear map up to the last target, here without dropout. CIR's
-    authors compared themselves with a cosine over all pairs of tokens; here every token has its own.
+    authors compared themselves with a cosine over all pairs of tokens; here every token has its own. At the start model
+    the cosine is at its maximum, where it has no gradient: the first step goes where rounding points.
 
     Attributes:
         forget_weight, retain_weight: α, of either side.
