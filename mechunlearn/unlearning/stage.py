@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -260,8 +261,18 @@ def _checkpointing(after: TransformerBridge, options: Options) -> Iterator[None]
     if not options.checkpointing:
         yield
         return
-    hf(after).gradient_checkpointing_enable({"use_reentrant": False})
+    with _silent():
+        hf(after).gradient_checkpointing_enable({"use_reentrant": False})
     try:
         yield
     finally:
-        hf(after).gradient_checkpointing_disable()
+        with _silent():
+            hf(after).gradient_checkpointing_disable()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers 5 has two names for gradient checkpointing, and warns of the older."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -94,10 +94,6 @@ def test_a_budget_case_really_goes_back(knowing, facts):
     assert frame.loc[frame["inside"], "step"].max() > 0
 
 
-class Stop(Exception):
-    pass
-
-
 def interrupted(folder: Path, knowing, facts, monkeypatch, after: int = 3, **changed) -> None:
     """Leave a run behind that ended at its `after`-th step."""
     count = 0
@@ -106,13 +102,13 @@ def interrupted(folder: Path, knowing, facts, monkeypatch, after: int = 3, **cha
         nonlocal count
         count += 1
         if count > after:
-            raise Stop
+            raise KeyboardInterrupt
         original(self, trainer)
 
     original = stage._Loop._step
     with monkeypatch.context() as patch:
         patch.setattr(stage._Loop, "_step", step)
-        with pytest.raises(Stop):
+        with pytest.raises(KeyboardInterrupt):
             go("npo", knowing, facts, folder, **changed)
 
 
@@ -217,9 +213,8 @@ def test_a_model_folder_left_by_an_interrupted_run_is_replaced(knowing, facts, t
 def test_a_finished_run_is_opened_and_computes_nothing(knowing, facts, tmp_path, monkeypatch):
     def run():
         options = OPTIONS | {"steps": 2, "trainable": ("value_vectors", "mlp_keys")}
-        return unlearn(
-            knowing, RefusalDPO(refusals=("red house",)), facts.forget, facts.retain, run=tmp_path, **options
-        )
+        method = RefusalDPO(refusals=("red house",))
+        return unlearn(knowing, method, facts.forget, facts.retain, run=tmp_path, **options)
 
     first = run()
     monkeypatch.setattr(stage.Stage, "run", None)
