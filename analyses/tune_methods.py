@@ -7,7 +7,7 @@
 Asked is recall of at most 5 % on the forget facts, in phrasings never trained, at a KL of at most 0.01 nats a token on
 general text and at least 90 % recall on near facts. All methods get the same data, batches, budget and stopping rule.
 General text here is held-out text of the organism's world without passages that speak of the domain to be forgotten
-(they are measured beside). Finished runs are kept in the run folder and never run twice; `--worker 1/2` shares them out.
+(they are measured beside). Finished runs are kept and never run twice; `--worker 1/2` shares them out.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ import pandas as pd
 import torch
 
 import mechunlearn as mu
-from mechunlearn.evaluation import text_kl
+from mechunlearn.evaluation import behaviour, text_kl
 from mechunlearn.runs import RunFolder
 from mechunlearn.unlearning import configure, make_layered
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=4)
-COMMON = {"steps": 240, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
-KL = {"retain": "kl", "retain_weight": 10, "text_weight": 10}
+BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
+COMMON = {"steps": 160, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
+KL = {"retain": "kl", "retain_weight": 10, "text_weight": 5}
 CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
 
 
@@ -54,44 +54,32 @@ def lr(*rates: float, **settings: Any) -> list[Trial]:
     return [Trial(settings, {"learning_rate": rate}) for rate in rates]
 
 
-# What was searched. The first of each list that the page calls chosen stands in CHOSEN.
+# What was searched; the page's settings are those of CHOSEN.
 SEARCHED: dict[str, list[Trial]] = {
-    "gradient_ascent": lr(1e-5, 5e-5),
-    "gradient_difference": lr(5e-5, 1e-4, retain_weight=10, text_weight=3),
-    "gradient_ascent_kl": lr(1e-4, **KL) + lr(1e-4, 2e-4, **KL | {"text_weight": 3}),
-    "wga": lr(1e-4, **KL) + lr(1e-4, **KL | {"text_weight": 3}),
-    "npo": lr(5e-5, 1e-4, retain_weight=10, text_weight=3),
-    "npo_kl": lr(1e-4, 2e-4, **KL) + lr(1e-4, **KL | {"text_weight": 30}),
-    "simnpo": lr(1e-4, **KL) + lr(1e-4, **KL, forget_weight=1),
-    "dpo": lr(1e-4, 2e-4, **KL),
-    "idk_dpo": lr(1e-4, 2e-4, **KL),
-    "idk": lr(1e-4, 2e-4, **KL),
-    "undial": lr(1e-4, 2e-4, **KL),
-    "rmu": [
-        *lr(5e-4, layer=2, steering=2, retain_weight=10),
-        *lr(5e-4, layer=2, steering=6.5, retain_weight=10),
-        *lr(5e-4, layer=3, steering=6.5, retain_weight=100),
-    ],
-    "rmu_split": lr(5e-4, layer=2, steering=6.5, retain_weight=10),
-    "circuit_breakers": lr(3e-4, 1e-3) + lr(1e-3, targets=(2, 4)),
-    "mlp_breaking": [
-        *lr(1e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
-        *lr(3e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
-        *lr(3e-4, retain_weight=1, blocks=(0.0, 1.0)),
-    ],
-    "norm_breaking": lr(3e-4, **KL, blocks=(2, 5), forget_weight=10),
-    "cosine_breaking": lr(3e-4, **KL, blocks=(2, 5), forget_weight=10),
+    "gradient_ascent": lr(1e-5, 3e-5),
+    "gradient_difference": lr(5e-5, retain_weight=1, text_weight=1),
+    "gradient_ascent_kl": lr(1e-4, **KL),
+    "wga": lr(1e-4, **KL),
+    "npo": lr(5e-5, retain_weight=1, text_weight=1),
+    "npo_kl": lr(1e-4, **KL),
+    "simnpo": lr(1e-4, **KL, forget_weight=1),
+    "dpo": lr(1e-4, **KL),
+    "idk_dpo": lr(1e-4, **KL),
+    "idk": lr(1e-4, **KL),
+    "undial": lr(1e-4, **KL),
+    "rmu": lr(3e-4, layer=2, steering=6.5, retain_weight=10),
+    "rmu_split": lr(3e-4, layer=2, steering=6.5, retain_weight=10),
+    "circuit_breakers": lr(1e-3),
+    "mlp_breaking": lr(2e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
+    "norm_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
+    "cosine_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
     "cir": [
         Trial({"objective": "npo", "activations": 16, "gradients": 16, "step_norm": 0.05, **CIR_KL}),
-        Trial({"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.05, **CIR_KL}),
         Trial({"objective": "npo", "activations": 0, "gradients": 0, "step_norm": 0.05, **CIR_KL}),
         Trial({"step_norm": 0.05}),
     ],
-    "repselect": [
-        Trial({"step_norm": 0.05, **CIR_KL}),
-        Trial({"step_norm": 0.05, "form": "weights", **CIR_KL}),
-    ],
-    "norm_limited_circuit_breakers": [Trial({"step_norm": 0.02}), Trial({"step_norm": 0.05, **CIR_KL})],
+    "repselect": [Trial({"step_norm": 0.05, **CIR_KL})],
+    "norm_limited_circuit_breakers": [Trial({"step_norm": 0.05, **CIR_KL})],
 }
 
 
@@ -131,22 +119,32 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
     """One run, and what it came to."""
     before, facts = mu.load("organism"), mu.Facts.builtin("organism")
     general, domain = apart(mu.organism_text(), facts)
+    # The budget is watched in one of the two phrasings held out; the row tells both.
+    forget, retain = (
+        of.__class__(replace(f, held_out=f.held_out[:1]) for f in of) for of in (facts.forget, facts.retain)
+    )
     method: Any = configure(name.removeprefix("layered_"), trial.set)
     if trial.layered:
         method = make_layered(method, trial.layered)
     run = mu.unlearn(
-        before, method, facts.forget, facts.retain, text=general, retain_text=mu.organism_text("train"),
+        before, method, forget, retain, text=general, retain_text=mu.organism_text("train"),
         seed=seed, progress=False, **COMMON | trial.options,
     )  # fmt: skip
     last = run.frame[run.frame["inside"]].iloc[-1]
+    found = behaviour(run.model, facts.held_out, general, before).set_index(["role", "measure"])["value"]
     return {
-        "method": name, "settings": str(trial), "seed": seed,
-        **{column: float(last[column]) for column in ("forget_recall", "forget_probability", "near_recall", "far_recall")},
-        "text_kl": float(last["text_kl"]),
+        "method": name,
+        "settings": str(trial),
+        "seed": seed,
+        **{f"{role}_recall": found[role, "recall"] for role in ("forget", "near", "far")},
+        "forget_probability": found["forget", "answer_probability"],
+        "text_kl": found["text", "text_kl"],
         "domain_text_kl": text_kl(run.model, before, domain),
-        "step": int(last["step"]), "tokens": int(last["tokens"]), "seconds": float(run.frame["seconds"].iloc[-1]),
+        "step": int(last["step"]),
+        "tokens": int(last["tokens"]),
+        "seconds": float(run.frame["seconds"].iloc[-1]),
         "stopped": run.about["stopped"],
-    }  # fmt: skip
+    }
 
 
 def apart(text: list[str], facts: mu.Facts) -> tuple[list[str], list[str]]:

@@ -72,7 +72,9 @@ def test_help_teaches_without_waiting_for_torch() -> None:
         assert word in result.stdout
 
 
-@pytest.mark.parametrize("command", [["dissect"], ["unlearn"], ["report"], ["demo"], ["organism", "build"]])
+@pytest.mark.parametrize(
+    "command", [["dissect"], ["unlearn"], ["methods"], ["report"], ["demo"], ["organism", "build"]]
+)
 def test_every_command_has_an_example(command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0 and "Example" in result.stdout
@@ -146,6 +148,20 @@ def test_bad_input_to_dissect(
         ({"--method": "hypnosis"}, ["hypnosis", "npo"]),
         ({"--facts": "plain.jsonl"}, ["plain.jsonl", '"role"']),
         ({"--text": "missing.txt"}, ["missing.txt"]),
+        ({"--set": "betta=1"}, ["npo has no setting 'betta'", "beta"]),
+        ({"--set": "beta"}, ["name=value"]),
+        ({"--set": "beta=much"}, ["npo: beta is a number", "'much'"]),
+        ({"--set": "retain=hope"}, ["hope", "cross_entropy"]),
+        ({"--layered": "five"}, ["layered", "five"]),
+        ({"--layered": "9"}, ["4 facts", "9 folds"]),
+        ({"--budget": "kl=0.01,nearly=1"}, ["nearly", "near"]),
+        ({"--budget": "small"}, ["budget", "small"]),
+        ({"--budget": "0.01"}, ["text KL", "`text`"]),
+        ({"--trainable": "brain"}, ["brain"]),
+        ({"--trainable": "mlp_output"}, ["mlp_output", "whole parameters"]),
+        ({"--settings": "missing.toml"}, ["missing.toml"]),
+        ({"--settings": "bad.jsonl"}, ["bad.jsonl", "JSON"]),
+        ({"--method": "cir", "--learning-rate": "0.1"}, ["cir", "learning_rate"]),
         ({"--steps": "0"}, ["--steps"]),
         ({"--learning-rate": "-1"}, ["learning_rate"]),
         ({"--stop": "2"}, ["stop"]),
@@ -248,6 +264,56 @@ def test_from_models_to_a_report(workplace: Path, tmp_path: Path) -> None:
     assert page.exit_code == 0 and str(tmp_path / "run" / "page.html") in page.stdout
     source = (tmp_path / "run" / "page.html").read_text(encoding="utf-8")
     assert "Unlearning: run" in source and "Dissection: dissection" in source
+
+
+def test_methods_lists_all_with_defaults_and_papers() -> None:
+    listed = call("methods")
+    assert listed.exit_code == 0, listed.output
+    for name, method in unlearning.METHODS.items():
+        assert f"{name}  (arXiv {method.paper})" in listed.stdout
+    assert "beta=0.1" in listed.stdout and "--layered" in listed.stdout
+
+
+def test_settings_come_from_line_and_file_and_the_line_goes_before(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    class StopError(Exception):
+        pass
+
+    def spy(model: object, method: object, forget: Facts, retain: Facts, **options: Any) -> None:
+        seen.update(options, method=method)
+        raise StopError
+
+    monkeypatch.setattr(unlearning, "unlearn", spy)
+    toml = (
+        'method = "npo"\nsteps = 7\nset = {beta = 0.3, retain = "kl"}\nbudget = {kl = 0.02, near = 0.5}\nlayered = 2\n'
+    )
+    (tmp_path / "s.toml").write_text(toml)
+    (tmp_path / "s.json").write_text(
+        '{"method": "cir", "set": {"objective": "npo", "objective.beta": 0.7}, "stop": "chance"}'
+    )
+    base = ("unlearn", workplace / "before", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o")
+    call(*base, "--settings", tmp_path / "s.toml", "--set", "beta=1", "--steps", "9", "--trainable", "attention,norms")
+    npo = unlearning.NPO(beta=1.0, retain="kl")
+    assert seen["method"] == unlearning.Layered(method=npo, folds=2)
+    assert seen["budget"] == unlearning.Budget(kl=0.02, near=0.5)
+    assert (seen["steps"], seen["trainable"], seen["text"]) == (9, ["attention", "norms"], None)
+    assert "learning_rate" not in seen
+    call(
+        *base, "--settings", tmp_path / "s.json", "--layered", "folds=3,decay=0.5", "--budget", "0.01", "--stop", "0.2"
+    )
+    cir = unlearning.CIR(objective=unlearning.NPO(beta=0.7))
+    assert seen["method"] == unlearning.Layered(method=cir, folds=3, decay=0.5)
+    assert seen["budget"] == unlearning.Budget(kl=0.01) and seen["stop"] == 0.2
+
+
+def test_a_settings_file_with_an_unknown_key_is_named(workplace: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"method": "npo", "stepps": 3}')
+    base = ("unlearn", workplace / "before", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o")
+    assert_one_line(call(*base, "--settings", tmp_path / "s.json"), "s.json", "stepps", "steps")
+    assert_one_line(call(*base), "no method", "--method")
 
 
 def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from ..errors import UserError
@@ -64,14 +64,7 @@ def make_budget(values: Mapping[str, Any] | float) -> Budget:
 
 def make_layered(inner: Method, values: Mapping[str, Any] | int) -> Layered:
     """Layers around a method; a number is that of the folds. Raises as `configure` does."""
-    settings = values if isinstance(values, Mapping) else {"folds": values}
-    return changed(Layered(method=inner, folds=int(settings.get("folds", _default_folds()))), settings, "layered")
-
-
-def _default_folds() -> int:
-    return next(
-        int(field.default) for field in fields(Layered) if field.name == "folds" and field.default is not MISSING
-    )
+    return changed(Layered(method=inner), values if isinstance(values, Mapping) else {"folds": values}, "layered")
 
 
 def _fitting(value: Any, default: Any, name: str) -> Any:
