@@ -15,7 +15,7 @@ from .cases import LOSSES, ROWS, Made, World, at_start, padded, random_world, wr
 
 every_loss = pytest.mark.parametrize("method", LOSSES.values(), ids=LOSSES.keys())
 seeds = st.integers(0, 2**32)
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=4)
 
 
 def values(method: Method, step: Made) -> dict[str, float]:
@@ -106,7 +106,7 @@ def test_splitting_a_step_changes_neither_value_nor_gradient(method, seed, count
 
 @every_loss
 @given(seed=seeds)
-@few
+@settings(max_examples=2)
 def test_is_linear_in_the_weights_of_rows(method, seed):
     """So that a row of weight 2 counts like two rows, and one of weight 0 not at all."""
     world = random_world(seed)

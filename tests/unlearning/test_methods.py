@@ -68,7 +68,7 @@ def test_runs_and_moves_what_it_trains_and_nothing_else(knowing, facts, name):
 )
 def test_checkpointing_and_accumulation_change_nothing(knowing, facts, method):
     def weights(**options):
-        chosen: dict[str, Any] = SHORT | {"optimizer": "sgd", "learning_rate": 0.1} | options
+        chosen: dict[str, Any] = SHORT | {"steps": 2, "optimizer": "sgd", "learning_rate": 0.1} | options
         after = unlearn(knowing, method, facts.forget, facts.retain, **chosen)
         return {path: parameter.detach() for path, parameter in hf(after.model).named_parameters()}
 
@@ -97,7 +97,7 @@ def test_what_is_learned_instead_weighs_as_much_as_what_is_forgotten(knowing, fa
 
 def test_refusals_are_learned(knowing, facts):
     method = speakable(METHODS["idk"])
-    options: dict[str, Any] = SHORT | {"steps": 40, "evaluate_every": 40}
+    options: dict[str, Any] = SHORT | {"steps": 25, "evaluate_every": 25}
     after = unlearn(knowing, method, facts.forget, facts.retain, learning_rate=5e-3, **options)
     assert after.frame.iloc[0]["forget_recall"] == 1
     assert after.frame.iloc[-1]["forget_recall"] == 0

@@ -225,10 +225,9 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
 
 
 @every_loss
-@pytest.mark.parametrize("count", [2, 5])
-def test_accumulated_gradients_are_those_of_the_whole_step(bridges, world, name, count):
+def test_accumulated_gradients_are_those_of_the_whole_step(bridges, world, name):
     whole = gradients(bridges, name, world.pieces(progress=0.5))
-    same(gradients(bridges, name, world.pieces(count=count, progress=0.5)), whole)
+    same(gradients(bridges, name, world.pieces(count=4, progress=0.5)), whole)  # of 2, 2, 1 and 1 rows
 
 
 @every_loss
