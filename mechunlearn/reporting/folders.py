@@ -16,6 +16,8 @@ _CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "
 _FACTS = ["fact", "prompt", "answer", "before_answer", "after_answer"]
 _FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
 
+_UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
+
 
 @dataclass(frozen=True)
 class DissectionRun:
@@ -64,12 +66,14 @@ def find(folder: str | Path) -> Found:
         run = read_run(path)
         if run["kind"] not in ("dissection", "unlearning"):
             others.append(f"{name} ({run['kind']})")
-        elif not (path / "frame.parquet").exists():
+        elif run["kind"] == "unlearning" and path.parent.name == "stages":
+            continue  # the layered run above tells of all its stages
+        elif not (path / "frame.parquet").exists() or (run["kind"] == "unlearning" and not run.get("about")):
             unfinished.append(name)
         elif run["kind"] == "dissection":
             dissections.append(_dissection(name, path, run))
         else:
-            unlearnings.append(UnlearningRun(name, run, _frame(path / "frame.parquet", ["step"])))
+            unlearnings.append(UnlearningRun(name, run, _frame(path / "frame.parquet", _UNLEARNING)))
     if not dissections and not unlearnings:
         raise UserError(_nothing(folder, unfinished, others))
     return Found(tuple(dissections), tuple(unlearnings), tuple(unfinished), tuple(others))

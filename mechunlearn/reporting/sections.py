@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from ..dissection.plots import plot_positions, plot_recovery, window_families
 from ..dissection.summary import summarise
-from .curves import plot_recall, plot_text
+from ..unlearning.plot import plot
 from .folders import DissectionRun, UnlearningRun
 from .peaks import Peak, judged
 from .words import Words
@@ -128,14 +128,13 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
 
 def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
     """Everything the page says about one unlearning run."""
-    first, last = run.frame.iloc[0], run.frame.iloc[-1]
+    first, last = run.frame.iloc[0], run.frame[run.frame["inside"]].iloc[-1]
     columns = [name for name in run.frame.columns if name.endswith(("_recall", "_probability"))]
     columns += [name for name in ("text_loss", "text_kl") if name in run.frame.columns]
-    figures = [plot_recall(run.frame), plot_text(run.frame)]
     return UnlearningSection(
         name=run.name,
         anchor=anchor,
-        figures=[Figure.of(figure) for figure in figures if figure is not None],
+        figures=[Figure.of(plot(run.frame, run.run["about"]))],
         ends=[(_spaced(name), _measured(name, first[name]), _measured(name, last[name])) for name in columns],
         settings=_flat((run.run.get("settings") or {}) | (run.run.get("about") or {})),
         versions=_flat(run.run.get("versions") or {}),

@@ -181,13 +181,17 @@ def write_unlearning(folder: Path, steps: int = 60) -> Path:
             {
                 "kind": "unlearning",
                 "settings": {"method": "NPO", "beta": 0.1},
+                "about": {"settings": {"method": "NPO", "budget": {"kl": 0.1}}, "stopped": "all steps done"},
                 "versions": {"torch": "2.13.0"},
             }
         )
     )
     pd.DataFrame(
         {
+            "stage": 1,
             "step": step,
+            "inside": True,
+            "scale": 1.0,
             "loss": 3 * gone + 0.2,
             "forget_recall": gone,
             "near_recall": 1 - 0.1 * (1 - gone),

@@ -144,6 +144,17 @@ def test_unlearning_alone_says_that_nothing_is_dissected(tmp_path: Path) -> None
     assert "no dissection here yet" in report(tmp_path).read_text(encoding="utf-8")
 
 
+def test_a_layered_run_is_told_once_and_a_half_finished_one_not_at_all(tmp_path: Path) -> None:
+    run = synthetic.write_unlearning(tmp_path / "layered")
+    synthetic.write_unlearning(run / "stages" / "1")
+    half = synthetic.write_unlearning(tmp_path / "half")
+    content = json.loads((half / "run.json").read_text())
+    (half / "run.json").write_text(json.dumps(content | {"about": {}}))
+    source = report(tmp_path).read_text(encoding="utf-8")
+    assert source.count("Unlearning: ") == 1 and "Unlearning: layered" in source
+    assert "half (not finished)" in source
+
+
 def test_undefined_everywhere(tmp_path: Path) -> None:
     synthetic.write_dissection(tmp_path, table=synthetic.frame(4, undefined=4))
     text = " ".join(Page(report(tmp_path).read_text(encoding="utf-8")).text)
