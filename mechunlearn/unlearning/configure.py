@@ -32,6 +32,7 @@ def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 def changed(made: Made, settings: Mapping[str, Any], name: str) -> Made:
     """A copy with these fields changed. Raises as `configure` does."""
     known = {field.name: getattr(made, field.name) for field in fields(made)}
+    kinds = {field.name: str(field.type) for field in fields(made)}
     inner: dict[str, dict[str, Any]] = {}
     plain: dict[str, Any] = {}
     for key, value in settings.items():
@@ -41,7 +42,7 @@ def changed(made: Made, settings: Mapping[str, Any], name: str) -> Made:
         if rest:
             inner.setdefault(first, {})[rest] = value
         else:
-            plain[first] = _fitting(value, known[first], f"{name}: {first}")
+            plain[first] = _fitting(value, known[first], kinds[first], f"{name}: {first}")
     for key, values in inner.items():
         base = plain.get(key, known[key])
         if not isinstance(base, Method):
@@ -67,7 +68,7 @@ def make_layered(inner: Method, values: Mapping[str, Any] | int) -> Layered:
     return changed(Layered(method=inner), values if isinstance(values, Mapping) else {"folds": values}, "layered")
 
 
-def _fitting(value: Any, default: Any, name: str) -> Any:
+def _fitting(value: Any, default: Any, kind: str, name: str) -> Any:
     """The value as the kind of thing that the default is."""
     if isinstance(default, Method):
         if isinstance(value, Method):
@@ -85,4 +86,5 @@ def _fitting(value: Any, default: Any, name: str) -> Any:
         raise UserError(f"{name} is a number, not {value!r}")
     if isinstance(default, str) and not isinstance(value, str):
         raise UserError(f"{name} is a word, not {value!r}")
-    return float(value) if isinstance(default, float) and isinstance(value, int) else value
+    # A field that is nothing but a float takes whole numbers as such; a place in the depth tells 2 from 2.0.
+    return float(value) if kind == "float" and isinstance(value, int) else value
