@@ -34,7 +34,6 @@ class UNDIAL(Method):
         seen = step.see("forget")
         return seen.over_answers(F.cross_entropy(seen.scored, targets, reduction="none"))
 
-    @torch.no_grad()
     def _teacher(self, step: Step) -> Float[Tensor, "scored vocab"]:
         start = step.start("forget")
         dial = torch.full_like(start.scored[:, :1], -self.beta)
