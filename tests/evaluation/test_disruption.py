@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mechunlearn.errors import UserError
-from mechunlearn.evaluation import per_text_loss, text_kl, text_loss
+from mechunlearn.errors import NotFiniteError, UserError
+from mechunlearn.evaluation import per_text_loss, text_kl, text_loss, text_scores
 from mechunlearn.facts import tokenize_texts
 
 from ..facts.tokenizers import byte_level_bos
@@ -73,3 +73,37 @@ def test_bad_input_is_refused():
     wide.resize_token_embeddings(len(byte_level_bos()) + 8)
     with pytest.raises(UserError, match="vocabularies of different sizes"):
         text_kl(bridge(), wide, TEXTS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_scores_are_those_of_the_definitions(batch_size):
+    ours, theirs, sums, count = plain(0).double(), plain(1).double(), [0.0, 0.0, 0.0], 0
+    for text in TEXTS:
+        ids = separately(text)
+        with torch.no_grad():
+            p = theirs(ids).logits[0, :-1].softmax(-1)
+            q = ours(ids).logits[0, :-1].softmax(-1)
+        sums[0] -= sum(q[place, token].log().item() for place, token in enumerate(ids[0, 1:]))
+        sums[1] += (p * (p / q).log()).sum().item()
+        sums[2] -= (q * q.log()).sum().item()
+        count += ids.shape[1] - 1
+    found = text_scores(bridge(0), bridge(1), TEXTS, batch_size)
+    assert tuple(found) == pytest.approx([value / count for value in sums], rel=1e-5)
+    assert found.loss == pytest.approx(text_loss(bridge(0), TEXTS), rel=1e-6)
+    assert found.kl == pytest.approx(text_kl(bridge(0), bridge(1), TEXTS), rel=1e-6)
+
+
+def test_scores_of_a_model_against_itself():
+    model = bridge()
+    found = text_scores(model, model, TEXTS)
+    assert found.kl == 0
+    assert 0 < found.entropy < torch.tensor(float(len(byte_level_bos()))).log().item()
+
+
+def test_scores_refuse_logits_that_are_not_numbers():
+    broken = plain()
+    with torch.no_grad():
+        broken.lm_head.weight[0, 0] = torch.nan
+    tokens = tokenize_texts(TEXTS, byte_level_bos())
+    with pytest.raises(NotFiniteError, match="not numbers"):
+        text_scores(broken, bridge(), tokens)
