@@ -176,6 +176,8 @@ def _stages(
     kept = [replace(fact, role=None) if fact.role == "forget" else fact for fact in retain]
     retain = Facts(kept, name=retain.name, format=retain.format, template=retain.template)
     layers = list(layered.layers(forget, retain, options.seed))
+    if plain:  # one layer, whose facts keep folds of their own (RMU may send each elsewhere)
+        layers = [replace(layer, forget=forget) for layer in layers]
     watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
     return [
         Stage(
@@ -260,7 +262,7 @@ def _sources(
         text = None if retain_text is None else text_rows(retain_text, model)
 
     def weight(fact: Fact) -> float:
-        return layer.forget_weights[fact.fold or 1]
+        return 1.0 if plain else layer.forget_weights[fact.fold or 1]
 
     return Sources(
         forget=fact_rows(phrasings, model, group=lambda fact: None if plain else fact.fold, weight=weight),

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from mechunlearn.errors import UserError
+from mechunlearn.facts import Facts
 from mechunlearn.models import load
 from mechunlearn.sites import resolve
-from mechunlearn.unlearning import RMU
+from mechunlearn.unlearning import RMU, unlearn
 
 from ..architectures import tiny
 from .cases import ROWS, WIDTH, World, at_start, random_world
@@ -133,3 +134,14 @@ def test_other_layers_are_read_where_they_are():
 def test_unknown_settings_are_refused(wrong):
     with pytest.raises(UserError, match=f"rmu: {next(iter(wrong))}='{next(iter(wrong.values()))}' is not one of"):
         RMU(**wrong)
+
+
+def test_a_plain_run_keeps_the_folds_of_the_facts(knowing, facts, monkeypatch):
+    """A run that took all for one fold would be that of the shared vector."""
+    forget = Facts(replace(fact, fold=place % 2 + 3) for place, fact in enumerate(facts.forget))
+    seen, directions = set(), RMU.directions
+    monkeypatch.setattr(
+        RMU, "directions", lambda self, fold, *rest: seen.update(fold.tolist()) or directions(self, fold, *rest)
+    )
+    unlearn(knowing, RMU(vectors="per_fold"), forget, facts.retain, steps=2, batch=8, progress=False)
+    assert seen == {3, 4}
