@@ -153,10 +153,10 @@ def test_one_step_is_the_formula_written_out(knowing, facts):
 def test_optimisers_differ_and_clipping_bounds_a_step(knowing, facts):
     found = {name: run(knowing, facts, optimizer=name, weight_decay=0.1).model for name in ("adamw", "adam", "sgd")}
     assert len({digest(model) for model in found.values()}) == 3
-    options = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1.0, "clip": 0.01, "steps": 1}
+    options = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 10.0, "clip": 1e-4, "steps": 1}
     short = run(knowing, facts, GradientDifference(), **options).model
     squares = [(a - b).square().sum() for a, b in zip(hf(short).parameters(), hf(knowing).parameters(), strict=True)]
-    assert torch.stack(squares).sum().sqrt().item() == pytest.approx(0.01, rel=1e-3)
+    assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_bf16_keeps_masters_in_fp32(knowing, facts):
