@@ -89,7 +89,7 @@ def _draw(
     shown: tuple[float, float] | None = None,
 ) -> None:
     kept, left = frame[frame["inside"]], frame[~frame["inside"]]
-    top = float("inf") if shown is None else shown[1] - 0.02 * (shown[1] - shown[0])
+    top = float("inf") if shown is None else shown[1] - 0.04 * (shown[1] - shown[0])
     figure.add_trace(
         Scatter(
             x=kept["step"], y=kept[column], name=name, legendgroup=name, mode="lines+markers", line=style,

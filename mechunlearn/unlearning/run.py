@@ -94,7 +94,8 @@ def unlearn(
     Where an evaluation finds the budget crossed, the run goes back to the last state inside it, halves the step
     size and tries again, until it has halved as often as the budget allows. A model that breaks down (a loss that
     is not finite, recall on retain facts gone, predictions on general text frozen or random) goes back likewise,
-    and the run ends with that reason. A step that does not fit into memory is split further, and says so.
+    and the run ends with that reason. Where a step does not fit into memory, the run goes on from the last evaluation
+    with steps in twice as many pieces, and says so.
 
     Args:
         model: the model before; it is not changed. Its weights must be float32.
