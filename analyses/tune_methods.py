@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import methods_page
 import pandas as pd
 import torch
 
@@ -54,7 +55,7 @@ def lr(*rates: float, **settings: Any) -> list[Trial]:
     return [Trial(settings, {"learning_rate": rate}) for rate in rates]
 
 
-# What was searched; the page's settings are those of CHOSEN.
+# What was searched, from the outside in.
 SEARCHED: dict[str, list[Trial]] = {
     "gradient_ascent": lr(1e-5, 3e-5),
     "gradient_difference": lr(5e-5, retain_weight=1, text_weight=1),
@@ -83,7 +84,46 @@ SEARCHED: dict[str, list[Trial]] = {
 }
 
 
-CHOSEN: dict[str, Trial] = {}
+def by_cir(**settings: Any) -> Trial:
+    """CIR's settings: a batch of 32 makes an epoch of 40 steps, and the first epoch only collects."""
+    return Trial(CIR_KL | settings, {"batch": 32, "steps": 200})
+
+
+def layered(rate: float | None, **settings: Any) -> Trial:
+    """Four stages that together take about the steps of a plain run."""
+    options = {"steps": 60} if rate is None else {"steps": 60, "learning_rate": rate}
+    return Trial(settings, options, {"folds": 4, "stage_stop": 0.05})
+
+
+# The settings that the page is about, found by the search and by what it showed.
+CHOSEN: dict[str, Trial] = {
+    "gradient_ascent": Trial({}, {"learning_rate": 3e-5}),
+    "gradient_difference": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
+    "gradient_ascent_kl": Trial(KL | {"text_weight": 8}, {"learning_rate": 2e-4, "steps": 240}),
+    "wga": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
+    "npo": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
+    "npo_kl": Trial(KL, {"learning_rate": 2e-4}),
+    "simnpo": Trial(KL | {"forget_weight": 10}, {"learning_rate": 2e-4}),
+    "dpo": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
+    "idk_dpo": Trial(KL | {"forget_weight": 3, "beta": 0.02}, {"learning_rate": 2e-4}),
+    "idk": Trial(KL | {"forget_weight": 3}, {"learning_rate": 3e-4}),
+    "undial": Trial(KL | {"forget_weight": 3, "beta": 25}, {"learning_rate": 3e-4}),
+    "rmu": Trial({"layer": 3, "steering": 6.5, "retain_weight": 30}, {"learning_rate": 5e-4}),
+    "rmu_split": Trial({"layer": 3, "steering": 6.5, "retain_weight": 30}, {"learning_rate": 5e-4}),
+    "circuit_breakers": Trial({}, {"learning_rate": 3e-4}),
+    "mlp_breaking": Trial(KL | {"blocks": (0.0, 1.0), "forget_weight": 10}, {"learning_rate": 2e-4}),
+    "norm_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 4e-4}),
+    "cosine_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 2e-4}),
+    "cir": by_cir(objective="npo", activations=16, gradients=16, step_norm=0.1),
+    "repselect": by_cir(step_norm=0.1),
+    "norm_limited_circuit_breakers": Trial(CIR_KL | {"step_norm": 0.1}),
+    "layered_npo_kl": layered(2e-4, **KL),
+    "layered_gradient_ascent_kl": layered(2e-4, **KL),
+    "layered_simnpo": layered(2e-4, **KL | {"forget_weight": 10}),
+    "layered_rmu": layered(5e-4, layer=3, steering=6.5, retain_weight=30),
+    "layered_cir": layered(None, **CIR_KL, objective="npo", activations=16, gradients=16, step_norm=0.1),
+}
+WHY: dict[str, str] = {}
 
 
 def main() -> None:
@@ -97,22 +137,25 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = RunFolder(options.out, "study", {"common": json.loads(json.dumps(COMMON, default=str))})
     first, workers = (int(part) for part in options.worker.split("/"))
-    names = options.only.split(",") if options.only else list(SEARCHED)
+    names = options.only.split(",") if options.only else list(SEARCHED if options.search else CHOSEN)
     for place, (name, trial, seed) in enumerate(jobs(names, options.search, options.seeds)):
-        unit = f"{name}-{hash_of(trial):x}-{seed}"
+        unit = f"{'search-' if options.search else ''}{name}-{hash_of(trial):x}-{seed}"
         if place % workers == first - 1 and folder.unit(unit) is None:
             row = attempt(name, trial, seed)
             folder.finish_unit(unit, pd.DataFrame([row]))
             print(json.dumps(row), flush=True)
+    if workers == 1:
+        files = sorted((options.out / "units").glob("*.parquet"))
+        kept = [pd.read_parquet(file).assign(searched=file.name.startswith("search-")) for file in files]
+        write_page(pd.concat(kept, ignore_index=True))
 
 
 def jobs(names: list[str], search: bool, seeds: int) -> Iterator[tuple[str, Trial, int]]:
     """Every run in its order: method, settings, seed."""
-    for name in names:
-        if search:
-            yield from ((name, trial, 0) for trial in SEARCHED[name])
-        else:
-            yield from ((name, CHOSEN[name], seed) for seed in range(seeds))
+    if search:
+        yield from ((name, trial, 0) for name in names for trial in SEARCHED[name])
+    else:  # all methods once before any again
+        yield from ((name, CHOSEN[name], seed) for seed in range(seeds) for name in names)
 
 
 def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
@@ -161,6 +204,16 @@ def apart(text: list[str], facts: mu.Facts) -> tuple[list[str], list[str]]:
     for passage in text:
         passages[bool(words(passage) & own)].append(passage)
     return passages[False], passages[True]
+
+
+def write_page(runs: pd.DataFrame) -> None:
+    """The tables and the picture of all finished runs; the chosen settings' are told apart from what was searched."""
+    chosen = [
+        str(CHOSEN.get(name)) == settings for name, settings in zip(runs["method"], runs["settings"], strict=True)
+    ]
+    runs = runs.assign(chosen=chosen)
+    runs.to_parquet(RESULTS / "methods.parquet", index=False)
+    methods_page.write(runs, WHY, RESULTS)
 
 
 def hash_of(trial: Trial) -> int:
