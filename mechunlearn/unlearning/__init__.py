@@ -3,6 +3,7 @@
 from .budget import Budget
 from .catalogue import METHODS
 from .configure import configure, make_budget, make_layered
+from .describe import describe
 from .method import Method
 from .methods.breaking import Breaking
 from .methods.cir import CIR
@@ -17,7 +18,7 @@ from .methods.rmu import RMU
 from .methods.simnpo import SimNPO
 from .methods.undial import UNDIAL
 from .methods.wga import WGA
-from .run import UnlearningRun, describe, unlearn
+from .run import UnlearningRun, unlearn
 
 __all__ = [
     "CIR",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,18 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
-from ..facts import Fact, Facts
+from ..facts import Facts
 from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
-from .batches import Sources
-from .budget import Budget, chance
+from .budget import Budget
+from .describe import settings_of
 from .method import Method
-from .methods.layered import Layer, Layered
+from .methods.layered import Layered
 from .options import Options
+from .plan import check, plan
 from .plot import plot
-from .rows import fact_rows, shown, spread, text_rows, with_distractors, with_refusals
 from .saves import Save
 from .stage import Outcome, Stage
-from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -137,9 +133,9 @@ def unlearn(
         stop=stop, patience=patience, evaluate_every=evaluate_every, seed=seed,
     )  # fmt: skip
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
-    _check(model, method, forget, retain, {"text": text, "retain_text": retain_text})
+    check(model, method, forget, retain, {"text": text, "retain_text": retain_text})
     options.check(layered.method, model)
-    made_with = _settings(method, options, forget, retain, text, retain_text)
+    made_with = settings_of(method, options, forget, retain, text, retain_text)
     known = None if run is None else made_with | {"model": fingerprint(model)}
     folder = None
     if run is not None and known is not None and (Path(run) / "run.json").exists():
@@ -148,7 +144,7 @@ def unlearn(
             return _open(folder.path, model)
 
     plain = not isinstance(method, Layered)
-    stages = _stages(model, layered, forget, retain, text, retain_text, options, plain)
+    stages = plan(model, layered, forget, retain, text, retain_text, options, plain)
     if folder is None:  # whatever can be refused is refused before anything is written
         measured = stages[0].watch.measure(model)
         if options.budget is not None:
@@ -160,37 +156,6 @@ def unlearn(
         if progress:
             stage.label = method.name if plain else f"{method.name} {place}/{len(stages)}"
     return _run(stages, folder, made_with, plain)
-
-
-def _stages(
-    model: TransformerBridge,
-    layered: Layered,
-    forget: Facts,
-    retain: Facts,
-    text: Sequence[str] | None,
-    retain_text: Sequence[str] | None,
-    options: Options,
-    plain: bool,
-) -> list[Stage]:
-    """What each stage forgets, retains, measures and aims at; all start from `model` as yet."""
-    # A fact that is kept here may be one that is forgotten elsewhere.
-    kept = [replace(fact, role=None) if fact.role == "forget" else fact for fact in retain]
-    retain = Facts(kept, name=retain.name, format=retain.format, template=retain.template)
-    layers = list(layered.layers(forget, retain, options.seed))
-    if plain:  # one layer, whose facts keep folds of their own (RMU may send each elsewhere)
-        layers = [replace(layer, forget=forget) for layer in layers]
-    watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
-    return [
-        Stage(
-            layered.method,
-            model,
-            _sources(model, layered.method, layer, retain_text, options.seed, plain),
-            watch,
-            options,
-            _goals(layered, options, layer, last=place == len(layers)),
-        )
-        for place, layer in enumerate(layers, start=1)
-    ]
 
 
 def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool) -> UnlearningRun:
@@ -238,61 +203,6 @@ def _run_stage(
     return outcome
 
 
-def _sources(
-    model: TransformerBridge,
-    method: Method,
-    layer: Layer,
-    retain_text: Sequence[str] | None,
-    seed: int,
-    plain: bool,
-) -> Sources:
-    """Everything to train on, as tokens."""
-    phrasings = spread(layer.forget, shown)
-    if method.alternative == "distractor":
-        other = with_distractors(phrasings, seed)
-    else:
-        other = _refusals(method, phrasings, seed)
-    kept, text = None, None
-    if method.retain_weight:
-        kept = fact_rows(
-            spread(layer.retain, shown),
-            model,
-            group=lambda fact: (fact.role, fact.fold if fact.role == "forget" else None),
-            weight=lambda fact: layer.retain_weights[fact.fold if fact.role == "forget" else None],
-        )
-        text = None if retain_text is None else text_rows(retain_text, model)
-
-    def weight(fact: Fact) -> float:
-        return 1.0 if plain else layer.forget_weights[fact.fold or 1]
-
-    return Sources(
-        forget=fact_rows(phrasings, model, group=lambda fact: None if plain else fact.fold, weight=weight),
-        retain=kept,
-        alternative=None if other is None else fact_rows(other, model, weight=weight),
-        text=text,
-    )
-
-
-def _refusals(method: Method, phrasings: Facts, seed: int) -> Facts | None:
-    """Refusals as answers, for a method that has some."""
-    found = getattr(method, "refusals", None)
-    return with_refusals(phrasings, found, seed) if found else None
-
-
-def _goals(layered: Layered, options: Options, layer: Layer, last: bool) -> dict[str, float]:
-    """The recall columns that must come down for the stage to end."""
-
-    def level(stop: float | str, facts: Facts) -> float:
-        return chance(facts) if isinstance(stop, str) else float(stop)
-
-    goals = {}
-    if layered.stage_stop is not None:
-        goals[f"fold_{layer.number}_recall"] = level(layered.stage_stop, layer.forget.where(fold=layer.number))
-    if options.stop is not None and last:
-        goals["forget_recall"] = level(options.stop, layer.forget)
-    return goals
-
-
 def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolder | None:
     if folder is None or plain:
         return folder
@@ -311,58 +221,6 @@ def _baseline(frame: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(value) for name, value in frame.iloc[0].items() if not pd.isna(value)}
 
 
-def _settings(
-    method: Method | Layered,
-    options: Options,
-    forget: Facts,
-    retain: Facts,
-    text: Sequence[str] | None,
-    retain_text: Sequence[str] | None,
-) -> dict[str, Any]:
-    """Everything that decides the result, as a run folder gives it back."""
-    found = {
-        "method": method.name,
-        "settings": describe(method),
-        **asdict(options),
-        "forget": forget.hash,
-        "retain": retain.hash,
-        "text": None if text is None else _hash(text),
-        "retain_text": None if retain_text is None else _hash(retain_text),
-    }
-    return json.loads(json.dumps(found))
-
-
-def describe(method: Method | Layered) -> dict[str, Any]:
-    """A method's settings as plain values, with those of the methods in it."""
-    found = {}
-    for field in fields(method):
-        value = getattr(method, field.name)
-        found[field.name] = {"name": value.name, **describe(value)} if isinstance(value, Method) else value
-    return found
-
-
-def _check(
-    model: TransformerBridge, method: object, forget: Facts, retain: Facts, texts: dict[str, Sequence[str] | None]
-) -> None:
-    if not isinstance(method, Method | Layered):
-        raise UserError(f"method must be one with its settings, such as NPO() or METHODS['npo'], not {method!r:.60}")
-    if model.tokenizer is None:
-        raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
-    for name, text in texts.items():
-        if isinstance(text, str):
-            raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
-    for name, facts in (("forget", forget), ("retain", retain)):
-        if not len(facts):
-            raise UserError(f"there are no facts to {name} in {facts!r}")
-    kept = {(fact.prompt, fact.answer) for fact in retain}
-    both = [fact.id for fact in forget if (fact.prompt, fact.answer) in kept]
-    if both:
-        raise UserError(
-            f"{len(both)} of {len(forget)} facts to forget are also facts to retain (first: {both[0]!r}); "
-            "take them out of one of the two"
-        )
-
-
 def _open(folder: Path, model: TransformerBridge) -> UnlearningRun:
     Save(folder).remove()  # where the run was interrupted at its very end
     about = read_run(folder)["about"]
@@ -378,7 +236,3 @@ def _load(folder: Path, like: TransformerBridge) -> TransformerBridge:
 
 def _tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
-
-
-def _hash(text: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(text)).encode()).hexdigest()

@@ -23,7 +23,7 @@ from mechunlearn.unlearning import (
     RefusalDPO,
     unlearn,
 )
-from mechunlearn.unlearning.run import _sources
+from mechunlearn.unlearning.plan import sources_of
 
 from .cases import LOSSES
 from .conftest import TEXT
@@ -88,7 +88,7 @@ def test_computes_under_autocast(knowing, facts, name):
 def test_what_is_learned_instead_weighs_as_much_as_what_is_forgotten(knowing, facts, method):
     layered = Layered(method=method, folds=2, decay=0.1)
     last = list(layered.layers(facts.forget, facts.retain, seed=0))[-1]
-    found = _sources(knowing, method, last, None, 0, plain=False)
+    found = sources_of(knowing, method, last, None, 0, plain=False)
     assert found.alternative is not None
     assert torch.equal(found.alternative.weight, found.forget.weight)
     assert torch.equal(found.alternative.fold, found.forget.fold)

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Facts
 from mechunlearn.unlearning import DPO, METHODS, NPO, GradientDifference, unlearn
-from mechunlearn.unlearning.run import _check, describe
+from mechunlearn.unlearning.describe import describe
+from mechunlearn.unlearning.plan import check
 
 from .conftest import TEXT
 from .test_resume import digest
@@ -140,7 +141,7 @@ def test_bad_input_is_refused_before_anything_is_written(knowing, facts, tmp_pat
 @pytest.mark.parametrize("method", [NPO, "npo", None])
 def test_what_is_no_method_is_named(knowing, facts, method):
     with pytest.raises(UserError, match=r"method must be one with its settings, such as NPO\(\) or METHODS\['npo'\]"):
-        _check(knowing, method, facts.forget, facts.retain, {})
+        check(knowing, method, facts.forget, facts.retain, {})
 
 
 def test_model_without_tokenizer_is_refused(knowing, facts, monkeypatch):

@@ -1,0 +1,48 @@
+"""What a run was made with, as plain values: they decide whether a run folder may be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..facts import Facts
+from .method import Method
+from .methods.layered import Layered
+from .options import Options
+
+
+def settings_of(
+    method: Method | Layered,
+    options: Options,
+    forget: Facts,
+    retain: Facts,
+    text: Sequence[str] | None,
+    retain_text: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Everything that decides the result, as a run folder gives it back."""
+    found = {
+        "method": method.name,
+        "settings": describe(method),
+        **asdict(options),
+        "forget": forget.hash,
+        "retain": retain.hash,
+        "text": None if text is None else _hash(text),
+        "retain_text": None if retain_text is None else _hash(retain_text),
+    }
+    return json.loads(json.dumps(found))
+
+
+def describe(method: Method | Layered) -> dict[str, Any]:
+    """A method's settings as plain values, with those of the methods in it."""
+    found = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        found[field.name] = {"name": value.name, **describe(value)} if isinstance(value, Method) else value
+    return found
+
+
+def _hash(text: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(text)).encode()).hexdigest()
