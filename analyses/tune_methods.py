@@ -32,7 +32,7 @@ from mechunlearn.unlearning import configure, make_layered
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
-COMMON = {"steps": 160, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
+COMMON = {"steps": 140, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
 KL = {"retain": "kl", "retain_weight": 10, "text_weight": 5}
 CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
 
@@ -86,12 +86,12 @@ SEARCHED: dict[str, list[Trial]] = {
 
 def by_cir(**settings: Any) -> Trial:
     """CIR's settings: a batch of 32 makes an epoch of 40 steps, and the first epoch only collects."""
-    return Trial(CIR_KL | settings, {"batch": 32, "steps": 200})
+    return Trial(CIR_KL | settings, {"batch": 32, "steps": 120})
 
 
 def layered(rate: float | None, **settings: Any) -> Trial:
     """Four stages that together take about the steps of a plain run."""
-    options = {"steps": 60} if rate is None else {"steps": 60, "learning_rate": rate}
+    options = {"steps": 40} if rate is None else {"steps": 40, "learning_rate": rate}
     return Trial(settings, options, {"folds": 4, "stage_stop": 0.05})
 
 
@@ -99,7 +99,7 @@ def layered(rate: float | None, **settings: Any) -> Trial:
 CHOSEN: dict[str, Trial] = {
     "gradient_ascent": Trial({}, {"learning_rate": 3e-5}),
     "gradient_difference": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "gradient_ascent_kl": Trial(KL | {"text_weight": 8}, {"learning_rate": 2e-4, "steps": 240}),
+    "gradient_ascent_kl": Trial(KL | {"text_weight": 8}, {"learning_rate": 2e-4, "steps": 200}),
     "wga": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
     "npo": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
     "npo_kl": Trial(KL, {"learning_rate": 2e-4}),
@@ -114,12 +114,10 @@ CHOSEN: dict[str, Trial] = {
     "mlp_breaking": Trial(KL | {"blocks": (0.0, 1.0), "forget_weight": 10}, {"learning_rate": 2e-4}),
     "norm_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 4e-4}),
     "cosine_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 2e-4}),
-    "cir": by_cir(objective="npo", activations=16, gradients=16, step_norm=0.1),
-    "repselect": by_cir(step_norm=0.1),
+    "cir": by_cir(objective="npo", activations=16, gradients=16, step_norm=0.15),
+    "repselect": by_cir(step_norm=0.15),
     "norm_limited_circuit_breakers": Trial(CIR_KL | {"step_norm": 0.1}),
     "layered_npo_kl": layered(2e-4, **KL),
-    "layered_gradient_ascent_kl": layered(2e-4, **KL),
-    "layered_simnpo": layered(2e-4, **KL | {"forget_weight": 10}),
     "layered_rmu": layered(5e-4, layer=3, steering=6.5, retain_weight=30),
     "layered_cir": layered(None, **CIR_KL, objective="npo", activations=16, gradients=16, step_norm=0.1),
 }
@@ -162,10 +160,10 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
     """One run, and what it came to."""
     before, facts = mu.load("organism"), mu.Facts.builtin("organism")
     general, domain = apart(mu.organism_text(), facts)
-    # The budget is watched in one of the two phrasings held out; the row tells both.
-    forget, retain = (
-        of.__class__(replace(f, held_out=f.held_out[:1]) for f in of) for of in (facts.forget, facts.retain)
-    )
+    # Watched is one of the two phrasings held out, and every second far fact, which is also all that is retained of
+    # them; the row tells of both phrasings and all facts.
+    kept = [*facts.near, *facts.far[::2]]
+    forget, retain = (mu.Facts(replace(f, held_out=f.held_out[:1]) for f in chosen) for chosen in (facts.forget, kept))
     method: Any = configure(name.removeprefix("layered_"), trial.set)
     if trial.layered:
         method = make_layered(method, trial.layered)
