@@ -35,8 +35,8 @@ class Method:
 
     Attributes:
         forget_weight, retain_weight, text_weight: γ, α, τ. With α = 0 nothing is retained, and nothing is computed.
-        retain: the retain term, "cross_entropy", "kl" (to the start model) or "representation"; "own" for methods
-            that came with one.
+        retain: the retain term, "cross_entropy", "kl" (to the start model), "representation" or "drift" (see
+            retain.py); "own" for methods that came with one.
     """
 
     forget_weight: float = 1.0  # γ
@@ -50,6 +50,7 @@ class Method:
     uses_start_nll: ClassVar[bool] = False  # the start model's −log p of the forget answers
     sets_step_size: ClassVar[bool] = False  # whether the step size is the method's, not the optimiser's
     rolls_back: ClassVar[bool] = True  # whether a crossed budget sends the run back
+    trains_adapters: ClassVar[bool] = False  # whether `adapted` puts some on the model
     has_own_retain: ClassVar[bool] = False  # whether it came with a retain term of its own (`hold` gives it)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..models import clone
 from ..sites import resolve
 from ..training import Settings
 from .budget import Budget, check_recall
@@ -83,13 +82,11 @@ class Options:
                 f"{method.name} sets the length of its steps itself; change its own settings instead of learning_rate"
             )
         self.parameters(method, model)
-        if self.trainable is not None:
-            with method.adapted(clone(model), self.seed) as adapters:
-                if adapters is not None:
-                    raise UserError(
-                        f"{method.name} trains adapters, so trainable={self.trainable} would do nothing; leave it out, "
-                        "or switch the adapters off (lora_rank=None)"
-                    )
+        if self.trainable is not None and method.trains_adapters:
+            raise UserError(
+                f"{method.name} trains adapters, so trainable={self.trainable} would do nothing; leave it out, "
+                "or switch the adapters off (lora_rank=None)"
+            )
 
     def parameters(self, method: Method, model: TransformerBridge) -> list[nn.Parameter]:
         """What is trained: the sites that were asked for, or the method's own.

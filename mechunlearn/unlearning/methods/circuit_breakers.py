@@ -53,6 +53,10 @@ class CircuitBreakers(Method):
         if not self.targets:
             raise UserError(f"{self.name}: there are no targets")
 
+    @property
+    def trains_adapters(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.lora_rank is not None
+
     def weights(self, progress: float) -> tuple[float, float]:
         return self.forget_weight * (1 - progress / 2), self.retain_weight * progress / 2
 
