@@ -89,22 +89,16 @@ def by_cir(**settings: Any) -> Trial:
     return Trial(CIR_KL | settings, {"batch": 32, "steps": 120})
 
 
-def layered(rate: float | None, **settings: Any) -> Trial:
-    """Four stages that together take about the steps of a plain run."""
-    options = {"steps": 40} if rate is None else {"steps": 40, "learning_rate": rate}
-    return Trial(settings, options, {"folds": 4, "stage_stop": 0.05})
-
-
 # The settings that the page is about, found by the search and by what it showed.
 CHOSEN: dict[str, Trial] = {
     "gradient_ascent": Trial({}, {"learning_rate": 3e-5}),
     "gradient_difference": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "gradient_ascent_kl": Trial(KL | {"text_weight": 8}, {"learning_rate": 2e-4, "steps": 200}),
-    "wga": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
+    "gradient_ascent_kl": Trial(KL, {"learning_rate": 1e-4, "steps": 260}),
+    "wga": Trial(KL | {"forget_weight": 10}, {"learning_rate": 2e-4}),
     "npo": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "npo_kl": Trial(KL, {"learning_rate": 2e-4}),
-    "simnpo": Trial(KL | {"forget_weight": 10}, {"learning_rate": 2e-4}),
-    "dpo": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
+    "npo_kl": Trial(KL, {"learning_rate": 1e-4, "steps": 260}),
+    "simnpo": Trial(KL | {"forget_weight": 30}, {"learning_rate": 2e-4}),
+    "dpo": Trial(KL | {"forget_weight": 10}, {"learning_rate": 1e-4, "steps": 200}),
     "idk_dpo": Trial(KL | {"forget_weight": 3, "beta": 0.02}, {"learning_rate": 2e-4}),
     "idk": Trial(KL | {"forget_weight": 3}, {"learning_rate": 3e-4}),
     "undial": Trial(KL | {"forget_weight": 3, "beta": 25}, {"learning_rate": 3e-4}),
@@ -117,9 +111,7 @@ CHOSEN: dict[str, Trial] = {
     "cir": by_cir(objective="npo", activations=16, gradients=16, step_norm=0.15),
     "repselect": by_cir(step_norm=0.15),
     "norm_limited_circuit_breakers": Trial(CIR_KL | {"step_norm": 0.1}),
-    "layered_npo_kl": layered(2e-4, **KL),
-    "layered_rmu": layered(5e-4, layer=3, steering=6.5, retain_weight=30),
-    "layered_cir": layered(None, **CIR_KL, objective="npo", activations=16, gradients=16, step_norm=0.1),
+    "layered_npo_kl": Trial(KL, {"learning_rate": 2e-4, "steps": 40}, {"folds": 4, "stage_stop": 0.05}),
 }
 WHY: dict[str, str] = {}
 
