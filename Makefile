@@ -23,6 +23,7 @@ format: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python analyses/benchmarks/sweep.py --json analyses/results/benchmark_sweep.json
+	$(BIN)/python analyses/benchmarks/unlearning_step.py --json analyses/results/benchmark_unlearning_step.json
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechunlearn needs Python 3.11 or newer; try: make PYTHON=python3.11")'
