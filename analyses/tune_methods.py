@@ -33,6 +33,7 @@ from mechunlearn.unlearning import configure, make_layered
 RESULTS = Path(__file__).parent / "results"
 BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
 COMMON = {"steps": 140, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
+KEYS = ["method", "settings", "seed", "searched"]
 KL = {"retain": "kl", "retain_weight": 10, "text_weight": 5}
 CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
 
@@ -67,10 +68,10 @@ SEARCHED: dict[str, list[Trial]] = {
     "dpo": lr(1e-4, 3e-4, **KL),
     "idk_dpo": lr(1e-4, 4e-4, **KL),
     "idk": lr(1e-4, 4e-4, **KL),
-    "undial": lr(1e-4, 4e-4, **KL),
+    "undial": lr(1e-4, 4e-4, **KL) + lr(5e-4, **KL, forget_weight=10, beta=25),
     "rmu": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
     "rmu_split": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
-    "circuit_breakers": lr(1e-3),
+    "circuit_breakers": lr(1e-3, 6e-4),
     "mlp_breaking": lr(2e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
     "norm_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
     "cosine_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
@@ -78,8 +79,18 @@ SEARCHED: dict[str, list[Trial]] = {
         Trial({"objective": "npo", "activations": 16, "gradients": 16, "step_norm": 0.05, **CIR_KL}),
         Trial({"objective": "npo", "activations": 0, "gradients": 0, "step_norm": 0.05, **CIR_KL}),
         Trial({"step_norm": 0.05}),
+        Trial(
+            CIR_KL | {"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.3},
+            {"batch": 32, "steps": 120},
+        ),
     ],
-    "repselect": [Trial({"step_norm": 0.05, **CIR_KL})],
+    "repselect": [
+        Trial({"step_norm": 0.05, **CIR_KL}),
+        Trial(CIR_KL | {"step_norm": 0.15}, {"batch": 32, "steps": 240}),
+    ],
+    "layered_npo_kl": [
+        Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 60}, {"folds": 4, "decay": 0.5})
+    ],
     "norm_limited_circuit_breakers": [Trial({"step_norm": 0.05, **CIR_KL})],
 }
 
@@ -96,14 +107,14 @@ CHOSEN: dict[str, Trial] = {
     "gradient_ascent_kl": Trial(KL, {"learning_rate": 1e-4, "steps": 260}),
     "wga": Trial(KL | {"forget_weight": 10}, {"learning_rate": 2e-4}),
     "npo": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "npo_kl": Trial(KL, {"learning_rate": 1e-4, "steps": 260}),
+    "npo_kl": Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 260}),
     "simnpo": Trial(KL | {"forget_weight": 30}, {"learning_rate": 2e-4}),
-    "dpo": Trial(KL | {"forget_weight": 10}, {"learning_rate": 1e-4, "steps": 200}),
+    "dpo": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
     "idk_dpo": Trial(KL | {"forget_weight": 3, "beta": 0.02}, {"learning_rate": 2e-4}),
     "idk": Trial(KL | {"forget_weight": 3}, {"learning_rate": 3e-4}),
     "undial": Trial(KL | {"forget_weight": 3, "beta": 25}, {"learning_rate": 3e-4}),
-    "rmu": Trial({"layer": 3, "steering": 6.5, "retain_weight": 30}, {"learning_rate": 5e-4}),
-    "rmu_split": Trial({"layer": 3, "steering": 6.5, "retain_weight": 30}, {"learning_rate": 5e-4}),
+    "rmu": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
+    "rmu_split": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
     "circuit_breakers": Trial({}, {"learning_rate": 3e-4}),
     "mlp_breaking": Trial(KL | {"blocks": (0.0, 1.0), "forget_weight": 10}, {"learning_rate": 2e-4}),
     "norm_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 4e-4}),
@@ -125,19 +136,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tune-methods"))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    # Rows that the repository holds are not run again.
+    held = pd.read_parquet(RESULTS / "methods.parquet") if (RESULTS / "methods.parquet").exists() else pd.DataFrame()
+    finished = set(held[KEYS].itertuples(index=False, name=None)) if len(held) else set()
     folder = RunFolder(options.out, "study", {"common": json.loads(json.dumps(COMMON, default=str))})
     first, workers = (int(part) for part in options.worker.split("/"))
     names = options.only.split(",") if options.only else list(SEARCHED if options.search else CHOSEN)
     for place, (name, trial, seed) in enumerate(jobs(names, options.search, options.seeds)):
         unit = f"{'search-' if options.search else ''}{name}-{hash_of(trial):x}-{seed}"
-        if place % workers == first - 1 and folder.unit(unit) is None:
+        known = (name, str(trial), seed, options.search) in finished
+        if place % workers == first - 1 and folder.unit(unit) is None and not known:
             row = attempt(name, trial, seed)
             folder.finish_unit(unit, pd.DataFrame([row]))
             print(json.dumps(row), flush=True)
     if workers == 1:
         files = sorted((options.out / "units").glob("*.parquet"))
         kept = [pd.read_parquet(file).assign(searched=file.name.startswith("search-")) for file in files]
-        write_page(pd.concat(kept, ignore_index=True))
+        write_page(pd.concat([held, *kept], ignore_index=True).drop_duplicates(KEYS, keep="last", ignore_index=True))
 
 
 def jobs(names: list[str], search: bool, seeds: int) -> Iterator[tuple[str, Trial, int]]:
@@ -145,7 +160,8 @@ def jobs(names: list[str], search: bool, seeds: int) -> Iterator[tuple[str, Tria
     if search:
         yield from ((name, trial, 0) for name in names for trial in SEARCHED[name])
     else:  # all methods once before any again
-        yield from ((name, CHOSEN[name], seed) for seed in range(seeds) for name in names)
+        layers_last = sorted(names, key=lambda name: name.startswith("layered"))
+        yield from ((name, CHOSEN[name], seed) for seed in range(seeds) for name in layers_last)
 
 
 def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
