@@ -5,7 +5,7 @@ import torch
 
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf, load
-from mechunlearn.unlearning import CircuitBreakers
+from mechunlearn.unlearning import CircuitBreakers, unlearn
 
 from ..architectures import tiny
 from .cases import World, at_start, mean, random_world, turned
@@ -107,14 +107,26 @@ def test_adapts_every_linear_map_up_to_the_last_target(targets, blocks):
     assert set(before) == {name for name, _ in hf(model).named_parameters()}
 
 
-def test_adapters_change_nothing_at_first():
+def test_adapters_change_hardly_anything_at_first():
     model = load(tiny("llama"))
     ids = torch.arange(3, 11)[None]
     before = clone(model)(ids)
     with CircuitBreakers().adapted(model, seed=0):
-        assert torch.equal(model(ids), before)
+        moved = float((model(ids) - before).detach().abs().max())
+    assert 0 < moved < 1e-2 * float(before.abs().max())
 
 
 def test_without_a_rank_there_are_no_adapters():
     with CircuitBreakers(lora_rank=None).adapted(load(tiny("llama")), seed=0) as parameters:
         assert parameters is None
+
+
+def test_adapters_leave_the_maximum_of_the_cosine(knowing, facts):
+    """With B at zero there is no gradient in float32, and a run would end where it began."""
+    method = CircuitBreakers(lora_rank=2, lora_alpha=2, targets=(1, 2))
+    run = unlearn(
+        knowing, method, facts.forget, facts.retain, steps=30, batch=8, learning_rate=3e-2, evaluate_every=15,
+        progress=False,
+    )  # fmt: skip
+    cosines = run.frame["loss_forget"].tolist()[1:]
+    assert cosines[-1] < 0.9

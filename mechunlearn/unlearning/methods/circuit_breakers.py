@@ -19,6 +19,8 @@ from ..depth import Place, boundary
 from ..method import Method
 from ..step import Step
 
+NUDGE = 1e-4  # size of LoRA's B at first
+
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitBreakers(Method):
@@ -28,7 +30,8 @@ class CircuitBreakers(Method):
     from 0 to 1, c_s = α·(1 − t/2) falls and c_r = α·t/2 rises, both to α/2 (in the code: step/300, of 150 steps).
     α = 10 as for Llama-3-8B; LoRA of rank 16 on every linear map up to the last target, here without dropout. CIR's
     authors compared themselves with a cosine over all pairs of tokens; here every token has its own. At the start model
-    the cosine is at its maximum, where it has no gradient: the first step goes where rounding points.
+    the cosine is at its maximum and has no gradient. Published runs leave it by the rounding of bf16; in float32 LoRA's
+    B, usually zero, begins at 1e-4 for that. Full parameters begin where rounding points.
 
     Attributes:
         forget_weight, retain_weight: α, of either side.
@@ -82,6 +85,10 @@ class CircuitBreakers(Method):
         n_layers = model.cfg.n_layers
         layers = range(min(self._places(n_layers)[-1] + 1, n_layers))  # the code adapts the block behind it as well
         with lora(model, self.lora_rank, self.lora_alpha, layers, seed) as parameters:
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in parameters:
+                if not parameter.any():  # B
+                    parameter.data.copy_(NUDGE * torch.randn(parameter.shape, generator=generator))
             yield parameters
 
     def _places(self, n_layers: int) -> list[int]:
