@@ -229,9 +229,8 @@ def apart(text: list[str], facts: mu.Facts) -> tuple[list[str], list[str]]:
 
 def write_page(runs: pd.DataFrame) -> None:
     """The tables and the picture of all finished runs; the chosen settings' are told apart from what was searched."""
-    chosen = [
-        str(CHOSEN.get(name)) == settings for name, settings in zip(runs["method"], runs["settings"], strict=True)
-    ]
+    pairs = zip(runs["method"], runs["settings"], runs["searched"], strict=True)
+    chosen = [not searched and str(CHOSEN.get(name)) == settings for name, settings, searched in pairs]
     runs = runs.assign(chosen=chosen)
     runs.to_parquet(RESULTS / "methods.parquet", index=False)
     methods_page.write(runs, WHY, RESULTS)
