@@ -12,8 +12,7 @@ from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Template
 from mechunlearn.models import clone, hf
-from mechunlearn.unlearning import NPO, RMU, GradientDifference, Layered, stage, unlearn
-from mechunlearn.unlearning import run as module
+from mechunlearn.unlearning import NPO, RMU, GradientDifference, Layered, plan, stage, unlearn
 from mechunlearn.unlearning.batches import assemble, draw
 from mechunlearn.unlearning.methods.layered import split
 from mechunlearn.unlearning.step import Step
@@ -152,7 +151,7 @@ def test_what_a_fold_counts_for_is_the_coefficient_law(knowing, facts, k, roles)
     method = Named(people + [fact.id for fact in retain])
     for layer in layered.layers(forget, retain, 0):
         i = layer.number
-        sources = module._sources(knowing, method, layer, None, 0, plain=False)
+        sources = plan.sources_of(knowing, method, layer, None, 0, plain=False)
         groups = len(sources.retain.groups)
         size = len(sources.forget.groups) * groups * 2  # every row of a group equally often in sixty steps
         for dial in method.dials.values():
@@ -276,7 +275,7 @@ def test_chance_of_a_stage_is_that_of_its_newest_fold(facts):
     uneven = Facts([replace(people[0], fold=1, distractors=("green",)), replace(people[1], fold=2), people[2]][:2])
     layered = Layered(method=NPO(), folds=2, stage_stop="chance")
     options = stage.Options(steps=1)
-    goals = [module._goals(layered, options, layer, last=False) for layer in layered.layers(uneven, facts.retain, 0)]
+    goals = [plan._goals(layered, options, layer, last=False) for layer in layered.layers(uneven, facts.retain, 0)]
     assert goals == [{"fold_1_recall": 1 / 2}, {"fold_2_recall": 1 / 4}]
 
 
