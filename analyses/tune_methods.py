@@ -71,7 +71,7 @@ SEARCHED: dict[str, list[Trial]] = {
     "undial": lr(1e-4, 4e-4, **KL) + lr(5e-4, **KL, forget_weight=10, beta=25),
     "rmu": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
     "rmu_split": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
-    "circuit_breakers": lr(1e-3, 6e-4),
+    "circuit_breakers": lr(3e-4, 6e-4, 1e-3),
     "mlp_breaking": lr(2e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
     "norm_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
     "cosine_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
@@ -115,7 +115,7 @@ CHOSEN: dict[str, Trial] = {
     "undial": Trial(KL | {"forget_weight": 3, "beta": 25}, {"learning_rate": 3e-4}),
     "rmu": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
     "rmu_split": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
-    "circuit_breakers": Trial({}, {"learning_rate": 3e-4}),
+    "circuit_breakers": Trial({}, {"learning_rate": 3e-3}),
     "mlp_breaking": Trial(KL | {"blocks": (0.0, 1.0), "forget_weight": 10}, {"learning_rate": 2e-4}),
     "norm_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 4e-4}),
     "cosine_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 2e-4}),
@@ -138,7 +138,7 @@ WHY: dict[str, str] = {
     "idk_dpo": "is content when refusals have become likelier, which need not make the answer less likely",
     "undial": "its target keeps the order of all other answers; slow",
     "norm_breaking": "norms divide the length of the residual stream out again",
-    "circuit_breakers": "run before its adapters were given a start off the cosine's maximum, which it did not leave",
+    "circuit_breakers": "its retain term, a norm with a kink at the start, holds it there until the rate makes it leap",
 }
 
 
