@@ -61,16 +61,17 @@ def plot(frame: pd.DataFrame, about: dict[str, Any]) -> Figure:
     figure.update_yaxes(range=[-0.04, 1.04], row=1, col=1)
     figure.update_xaxes(title_text="step", row=len(titles), col=1)
     figure.update_layout(
-        title={"text": _title(about), "font": {"size": 16}}, template="simple_white", height=180 + 200 * len(titles),
-        width=820, margin={"t": 100}, legend={"itemsizing": "constant"},
+        title={"text": about["settings"]["method"], "subtitle": {"text": _ended(about)}, "font": {"size": 16}},
+        template="simple_white", height=180 + 200 * len(titles), width=820, margin={"t": 100},
+        legend={"itemsizing": "constant"},
     )  # fmt: skip
     return figure
 
 
-def _title(about: dict[str, Any]) -> str:
+def _ended(about: dict[str, Any]) -> str:
+    """Why the run ended."""
     reasons = str(about["stopped"]).split("; stage ")
-    shown = reasons[0] if len(reasons) == 1 else f"{len(reasons)} stages; the last: {reasons[-1].split(': ', 1)[-1]}"
-    return f"{about['settings']['method']}<br><sup>{shown}</sup>"
+    return reasons[0] if len(reasons) == 1 else f"{len(reasons)} stages; the last: {reasons[-1].split(': ', 1)[-1]}"
 
 
 def _style(name: str) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def test_a_layered_run_is_told_once_and_a_half_finished_one_not_at_all(tmp_path:
     source = report(tmp_path).read_text(encoding="utf-8")
     assert source.count("Unlearning: ") == 1 and "Unlearning: layered" in source
     assert "half (not finished)" in source
+    assert "all steps done" in source and "&lt;" not in source.split("Unlearning: layered")[1].split("</section>")[0]
 
 
 def test_undefined_everywhere(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_stages_are_marked():
     figure = plot(frame, about(stopped=reason))
     assert [shape.x0 for shape in figure.layout.shapes if shape.x0 == shape.x1] == [10, 10]
     assert "stage 2" in words(figure)
-    assert figure.layout.title.text.endswith("2 stages; the last: fold 2 recall at or below 0</sup>")
+    assert figure.layout.title.subtitle.text == "2 stages; the last: fold 2 recall at or below 0"
 
 
 def test_runs_can_be_drawn(knowing, facts):
