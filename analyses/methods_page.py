@@ -87,7 +87,7 @@ The embedded organism, forget set `domain` (320 facts of alchemy), 16 rows of ea
 falling rate where the method does not set its own step. Budget: KL at most 0.01 nats a token on held-out general text,
 recall on near facts at least 90 %. A run ends at 5 % recall on the forget facts, at its budget (after three halvings of
 the step size), or after its steps. Recall is on the two phrasings never trained; n = 640 forget, 480 near and
-480 far rows. Mean over seeds with a 95 % bootstrap interval over seeds. Seconds: one thread of a shared machine,
+1,280 far rows. Mean over seeds with a 95 % bootstrap interval over seeds. Seconds: one thread of a shared machine,
 evaluations included.
 
 *General text* leaves out passages that speak of the domain itself ("The raw matter of Vatethil is mercurine."); the

@@ -28,7 +28,7 @@ import torch
 import mechunlearn as mu
 from mechunlearn.evaluation import behaviour, text_kl
 from mechunlearn.runs import RunFolder
-from mechunlearn.unlearning import configure, make_layered
+from mechunlearn.unlearning import configure, kept_row, make_layered
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
@@ -194,7 +194,7 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
         before, method, forget, retain, text=general, retain_text=mu.organism_text("train"),
         seed=seed, progress=False, **COMMON | trial.options,
     )  # fmt: skip
-    last = run.frame[run.frame["inside"]].iloc[-1]
+    last = kept_row(run.frame, run.about)
     found = behaviour(run.model, facts.held_out, general, before).set_index(["role", "measure"])["value"]
     return {
         "method": name,

@@ -107,7 +107,7 @@ def unlearn(
         run=out,
         **wanted,
     )
-    last = run.frame[run.frame["inside"]].iloc[-1]
+    last = unlearning.kept_row(run.frame, run.about)
     for column in [name for name in run.frame.columns if name.endswith("_recall")]:
         typer.echo(f"{column.removesuffix('_recall'):>8}: {last[column]:.1%} answered right")
     if "text_kl" in last:

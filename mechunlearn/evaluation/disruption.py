@@ -50,11 +50,7 @@ def per_text_kl(model: Model, reference: Model, texts: Sequence[str] | Tokens, b
     """
 
     def kl(batch: Tokens) -> Float[Tensor, " scored"]:
-        theirs = log_probs(logits_of(reference, batch.ids, batch.attention)[batch.predicts].cpu())
-        ours = log_probs(logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu())
-        if theirs.shape != ours.shape:
-            sizes = f"{theirs.shape[-1]} and {ours.shape[-1]}"
-            raise UserError(f"the two models have vocabularies of different sizes: {sizes}")
+        ours, theirs = _both(model, reference, batch)
         return torch.nn.functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
 
     with measuring(model, reference):
@@ -85,14 +81,26 @@ def text_scores(model: Model, reference: Model, texts: Sequence[str] | Tokens, b
     with measuring(model, reference):
         for first in range(0, len(tokens), batch_size):
             batch = tokens[first : first + batch_size].trim()
-            theirs = log_probs(logits_of(reference, batch.ids, batch.attention)[batch.predicts].cpu())
-            ours = log_probs(logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu())
+            ours, theirs = _both(model, reference, batch)
             loss = -ours.gather(-1, batch.targets.cpu()[:, None])
             kl = torch.nn.functional.kl_div(ours, theirs, reduction="none", log_target=True)
             entropy = torch.special.entr(ours.exp())
             total += torch.stack([part.double().sum() for part in (loss, kl, entropy)])
             count += len(ours)
     return TextScores(*(total / count).tolist())
+
+
+def _both(
+    model: Model, reference: Model, batch: Tokens
+) -> tuple[Float[Tensor, "scored vocab"], Float[Tensor, "scored vocab"]]:
+    """Log-probabilities of the model and of the reference where a token is predicted, on the CPU."""
+    ours, theirs = (
+        log_probs(logits_of(one, batch.ids, batch.attention)[batch.predicts].cpu()) for one in (model, reference)
+    )
+    if theirs.shape != ours.shape:
+        sizes = f"{theirs.shape[-1]} and {ours.shape[-1]}"
+        raise UserError(f"the two models have vocabularies of different sizes: {sizes}")
+    return ours, theirs
 
 
 def _tokens(model: Model, texts: Sequence[str] | Tokens) -> Tokens:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from ..dissection.plots import plot_positions, plot_recovery, window_families
 from ..dissection.summary import summarise
+from ..unlearning.describe import kept_row
 from ..unlearning.plot import plot
 from .folders import DissectionRun, UnlearningRun
 from .peaks import Peak, judged
@@ -128,7 +129,7 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
 
 def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
     """Everything the page says about one unlearning run."""
-    first, last = run.frame.iloc[0], run.frame[run.frame["inside"]].iloc[-1]
+    first, last = run.frame.iloc[0], kept_row(run.frame, run.run["about"])
     columns = [name for name in run.frame.columns if name.endswith(("_recall", "_probability"))]
     columns += [name for name in ("text_loss", "text_kl") if name in run.frame.columns]
     return UnlearningSection(

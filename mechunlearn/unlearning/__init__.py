@@ -3,7 +3,7 @@
 from .budget import Budget
 from .catalogue import METHODS
 from .configure import configure, make_budget, make_layered
-from .describe import describe
+from .describe import describe, kept_row
 from .method import Method
 from .methods.breaking import Breaking
 from .methods.cir import CIR
@@ -41,6 +41,7 @@ __all__ = [
     "UnlearningRun",
     "configure",
     "describe",
+    "kept_row",
     "make_budget",
     "make_layered",
     "unlearn",

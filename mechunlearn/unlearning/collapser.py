@@ -168,11 +168,10 @@ class WeightCollapser:
         self.ready = bool(state["ready"])
         for place, total in enumerate(self.sums):
             total.copy_(state[f"{place}.sum"])
-        held = [[_under(state, f"{place}.{side}.") for side in "rc"] for place in range(len(self.taps))]
-        made = [
-            [Collapse(**{k: v.to(self.sums[0]) for k, v in side.items()}) for side in pair] for pair in held if pair[0]
-        ]
-        self.sides = [(rows, columns) for rows, columns in made]
+        self.sides = []
+        for place in range(len(self.taps) if self.ready else 0):
+            rows, columns = (_collapse_of(state, f"{place}.{side}.", self.sums[place]) for side in "rc")
+            self.sides.append((rows, columns))
 
 
 def directions(asked: int | float, width: int) -> int:

@@ -12,7 +12,7 @@ from .catalogue import METHODS
 from .method import Method
 from .methods.layered import Layered
 
-Made = TypeVar("Made", Method, Layered, Budget)
+Made = TypeVar("Made", Method, Layered)
 
 
 def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:

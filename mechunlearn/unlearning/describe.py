@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
+
+import pandas as pd
 
 from ..facts import Facts
 from .method import Method
@@ -42,6 +44,11 @@ def describe(method: Method | Layered) -> dict[str, Any]:
         value = getattr(method, field.name)
         found[field.name] = {"name": value.name, **describe(value)} if isinstance(value, Method) else value
     return found
+
+
+def kept_row(frame: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
+    """The row of a run's frame that was measured of the model it ended with; not every run ends inside its budget."""
+    return frame[frame["step"] == about["step"]].iloc[-1]
 
 
 def _hash(text: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import reduce
@@ -30,7 +30,11 @@ def kl(step: Step, kind: str) -> Float[Tensor, ""]:
 
 def representation(step: Step, kind: str) -> Float[Tensor, ""]:
     """Mean over blocks and tokens of ‖h − h⁰‖²/d, h the residual stream behind a block, h⁰ the start model's."""
-    hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(step.n_layers)]
+    return distance(step, kind, [f"blocks.{layer}.hook_resid_post" for layer in range(step.n_layers)])
+
+
+def distance(step: Step, kind: str, hooks: Sequence[str]) -> Float[Tensor, ""]:
+    """Mean over these activations and tokens of ‖h − h⁰‖²/d."""
     seen, start = step.see(kind, hooks, logits=False), step.start(kind, hooks, logits=False)
     squares = [(seen.states[hook] - start.states[hook]).square() for hook in hooks]
     distances = [seen.over_tokens(reduce(square, "fact pos d -> fact pos", "mean")) for square in squares]

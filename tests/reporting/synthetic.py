@@ -181,7 +181,11 @@ def write_unlearning(folder: Path, steps: int = 60) -> Path:
             {
                 "kind": "unlearning",
                 "settings": {"method": "NPO", "beta": 0.1},
-                "about": {"settings": {"method": "NPO", "budget": {"kl": 0.1}}, "stopped": "all steps done"},
+                "about": {
+                    "settings": {"method": "NPO", "budget": {"kl": 0.1}},
+                    "stopped": "all steps done",
+                    "step": int(step[-1]),
+                },
                 "versions": {"torch": "2.13.0"},
             }
         )

@@ -8,7 +8,7 @@ import torch
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf
 from mechunlearn.training import Settings, Trainer, borrowed
-from mechunlearn.unlearning import CIR, METHODS, NPO, Budget, GradientAscent, unlearn
+from mechunlearn.unlearning import CIR, METHODS, NPO, Budget, GradientAscent, kept_row, unlearn
 from mechunlearn.unlearning.batches import Piece, Sources, assemble, draw
 from mechunlearn.unlearning.options import Options
 from mechunlearn.unlearning.rows import fact_rows, shown, spread, text_rows
@@ -199,6 +199,7 @@ def test_faithful_ends_outside_its_budget_and_the_default_goes_back(knowing, fac
         )  # fmt: skip
         ends[faithful] = run.frame
         assert "budget reached" in run.about["stopped"]
+        assert kept_row(run.frame, run.about)["inside"] == (not faithful)
     assert not ends[True]["inside"].iloc[-1] and (~ends[True]["inside"]).sum() == 1
     assert (~ends[False]["inside"]).sum() >= 3
 

@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import UserError
 from ..depth import Place, block, parameters_in
 from ..method import Method
+from ..retain import distance
 from ..step import Step
 
 VECTORS = ("shared", "per_fold", "orthogonal")
@@ -65,10 +66,7 @@ class RMU(Method):
     def hold(self, step: Step, kind: str) -> Float[Tensor, ""]:
         if self.retain != "own":
             return super().hold(step, kind)
-        hook = self._hook(step)
-        seen, start = step.see(kind, [hook], logits=False), step.start(kind, [hook], logits=False)
-        moved = seen.states[hook] - start.states[hook]
-        return seen.over_tokens(reduce(moved.square(), "fact pos d -> fact pos", "mean"))
+        return distance(step, kind, [self._hook(step)])
 
     def trained(self, model: TransformerBridge) -> tuple[str, ...]:
         last = block(self.layer, model.cfg.n_layers)
