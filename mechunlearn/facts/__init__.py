@@ -1,17 +1,21 @@
 """What a model may know: facts, the files they come in, and their way to tokens."""
 
+from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
 from .facts import Facts, organism_text
 from .tokens import Tokens, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
 __all__ = [
+    "Choice",
     "Fact",
     "Facts",
     "Template",
     "Tokens",
+    "multiple_choice",
     "organism_text",
     "paper_positions",
     "prompt_tokens",
     "tokenize",
     "tokenize_texts",
+    "wrong_answers",
 ]
