@@ -309,13 +309,6 @@ def test_settings_come_from_line_and_file_and_the_line_goes_before(
     assert seen["budget"] == unlearning.Budget(kl=0.01) and seen["stop"] == 0.2
 
 
-def test_a_settings_file_with_an_unknown_key_is_named(workplace: Path, tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text('{"method": "npo", "stepps": 3}')
-    base = ("unlearn", workplace / "before", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o")
-    assert_one_line(call(*base, "--settings", tmp_path / "s.json"), "s.json", "stepps", "steps")
-    assert_one_line(call(*base), "no method", "--method")
-
-
 def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's own steps on the tiny pair: the embedded model is only swapped for a smaller one."""
     from mechunlearn import models as rooms

@@ -3,25 +3,68 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
-KEYS = (
-    "method", "set", "layered", "budget", "stop", "patience", "steps", "learning_rate", "optimizer", "schedule",
-    "warmup", "weight_decay", "clip", "batch", "accumulation", "precision", "checkpointing", "trainable",
-    "evaluate_every", "text", "retain_text",
-)  # fmt: skip
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+WORD, WHOLE, NUMBER = ("a word", _word), ("a whole number", _whole), ("a number", _number)
+KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "method": WORD,
+    "set": ("a table of the method's settings by name, like {beta = 0.3}", lambda value: isinstance(value, dict)),
+    "layered": (
+        "a number of folds, or a table like {folds = 4}",
+        lambda value: _whole(value) or isinstance(value, dict),
+    ),
+    "budget": (
+        "a number, or a table of numbers like {kl = 0.01}",
+        lambda value: _number(value) or (isinstance(value, dict) and all(map(_number, value.values()))),
+    ),
+    "stop": ("a number, or 'chance'", lambda value: _number(value) or value == "chance"),
+    "patience": WHOLE,
+    "steps": WHOLE,
+    "learning_rate": NUMBER,
+    "optimizer": WORD,
+    "schedule": WORD,
+    "warmup": WHOLE,
+    "weight_decay": NUMBER,
+    "clip": NUMBER,
+    "batch": WHOLE,
+    "accumulation": WHOLE,
+    "precision": WORD,
+    "checkpointing": ("true or false", lambda value: isinstance(value, bool)),
+    "trainable": (
+        "a word, or a list of words",
+        lambda value: _word(value) or (isinstance(value, list) and all(map(_word, value))),
+    ),
+    "evaluate_every": WHOLE,
+    "text": WORD,
+    "retain_text": WORD,
+}
+"""What a settings file may hold: what is wanted there, in words, and whether a value is that."""
 
 
 def read_settings(file: Path | None) -> dict[str, Any]:
     """A settings file, JSON or TOML by its suffix.
 
     Raises:
-        UserError: it cannot be read, or holds a key that means nothing.
+        UserError: it cannot be read, or holds a key that means nothing or a value of the wrong kind.
     """
     if file is None:
         return {}
@@ -34,12 +77,14 @@ def read_settings(file: Path | None) -> dict[str, Any]:
         raise UserError(f"{file}: not {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: holds no table of settings")
-    for key in found:
+    for key, value in found.items():
         if key not in KEYS:
             raise UserError(f"{file}: unknown setting {key!r}; known are {', '.join(KEYS)}")
-    if not isinstance(found.get("set", {}), dict):
-        raise UserError(f"{file}: 'set' holds settings of the method by name, like {{beta = 0.3}}")
-    return found
+        wanted, suits = KEYS[key]
+        if value is not None and not suits(value):
+            raise UserError(f"{file}: '{key}' must be {wanted}, not {value!r:.60}")
+    # In JSON null is no setting at all, but for `clip`, where it means that nothing is clipped.
+    return {key: value for key, value in found.items() if value is not None or key == "clip"}
 
 
 def merged(file: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:

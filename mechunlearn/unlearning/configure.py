@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UserError
 from .budget import Budget
@@ -14,6 +15,14 @@ from .methods.layered import Layered
 
 Made = TypeVar("Made", Method, Layered)
 
+WORDS = {
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a word", "words"),
+    NoneType: ("null", "null"),
+}  # what a setting can be: one, and many of them
+
 
 def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """The method of that name, its defaults changed by `settings`.
@@ -22,7 +31,7 @@ def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     `{"objective": "npo", "objective.beta": 0.3}`.
 
     Raises:
-        UserError: unknown name or setting, a value of another kind than the default's.
+        UserError: unknown name or setting, a value of another kind than the setting's.
     """
     if name not in METHODS:
         raise UserError(f"method {name!r}: not one of {', '.join(METHODS)}")
@@ -32,7 +41,7 @@ def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 def changed(made: Made, settings: Mapping[str, Any], name: str) -> Made:
     """A copy with these fields changed. Raises as `configure` does."""
     known = {field.name: getattr(made, field.name) for field in fields(made)}
-    kinds = {field.name: str(field.type) for field in fields(made)}
+    hints = get_type_hints(type(made))
     inner: dict[str, dict[str, Any]] = {}
     plain: dict[str, Any] = {}
     for key, value in settings.items():
@@ -42,7 +51,7 @@ def changed(made: Made, settings: Mapping[str, Any], name: str) -> Made:
         if rest:
             inner.setdefault(first, {})[rest] = value
         else:
-            plain[first] = _fitting(value, known[first], kinds[first], f"{name}: {first}")
+            plain[first] = _fitting(value, hints[first], f"{name}: {first}")
     for key, values in inner.items():
         base = plain.get(key, known[key])
         if not isinstance(base, Method):
@@ -58,8 +67,9 @@ def make_budget(values: Mapping[str, Any] | float) -> Budget:
     for key, value in limits.items():
         if key not in known:
             raise UserError(f"the budget has no limit {key!r}; it has {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"the budget's {key} is a number, not {value!r}")
+        whole = key == "halvings"
+        if not (_is_a(value, int) or (_is_a(value, float) and not whole)):
+            raise UserError(f"the budget's {key} is {'a whole' if whole else 'a'} number, not {value!r}")
     return Budget(**limits)
 
 
@@ -68,23 +78,63 @@ def make_layered(inner: Method, values: Mapping[str, Any] | int) -> Layered:
     return changed(Layered(method=inner), values if isinstance(values, Mapping) else {"folds": values}, "layered")
 
 
-def _fitting(value: Any, default: Any, kind: str, name: str) -> Any:
-    """The value as the kind of thing that the default is."""
-    if isinstance(default, Method):
-        if isinstance(value, Method):
+def _fitting(value: Any, hint: Any, name: str) -> Any:
+    """The value as the field's annotation has it: a list as a tuple, a method by its name."""
+    kinds = _kinds(hint)
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, Method):
+            return _method(value, name)
+        if get_origin(kind) is tuple:
+            items = _items(value, get_args(kind))
+            if items is not None:
+                return items
+        elif _is_a(value, kind):
             return value
-        if isinstance(value, str):
-            return configure(value)
+    # Only now: a place in the depth tells 2 from 2.0, and a field that is nothing but a float takes both.
+    if float in kinds and _is_a(value, int):
+        return float(value)
+    raise UserError(f"{name} is {_words(hint)}, not {value!r}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """As isinstance, but True is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _method(value: Any, name: str) -> Method:
+    if isinstance(value, str):
+        return configure(value)
+    if not isinstance(value, Method):
         raise UserError(f"{name} is a method; give its name, not {value!r}")
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    if isinstance(default, bool) or isinstance(value, bool):
-        if not (isinstance(default, bool) and isinstance(value, bool)):
-            raise UserError(f"{name} is {default!r} by default; {value!r} is of another kind")
-        return value
-    if isinstance(default, int | float) and isinstance(value, str) and value != "chance":
-        raise UserError(f"{name} is a number, not {value!r}")
-    if isinstance(default, str) and not isinstance(value, str):
-        raise UserError(f"{name} is a word, not {value!r}")
-    # A field that is nothing but a float takes whole numbers as such; a place in the depth tells 2 from 2.0.
-    return float(value) if kind == "float" and isinstance(value, int) else value
+    return value
+
+
+def _items(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """A list as a tuple of `inner`; None where it is none."""
+    if not isinstance(value, list | tuple):
+        return None
+    hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+    if len(hints) != len(value):
+        return None
+    try:
+        return tuple(_fitting(item, hint, "") for item, hint in zip(value, hints, strict=True))
+    except UserError:
+        return None
+
+
+def _words(hint: Any, many: bool = False) -> str:
+    """The annotation in words: "a number or 'null'"."""
+    kinds = _kinds(hint)
+    found = []
+    for kind in kinds:
+        if get_origin(kind) is tuple:
+            first, *others = get_args(kind)
+            count = "" if Ellipsis in others else f"{len(others) + 1} "
+            found.append(f"a list of {count}{_words(first, many=True)}")
+        elif not (kind is int and float in kinds):
+            found.append(WORDS[kind][many])
+    return " or ".join(found)
