@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .saves import under
 from .subspace import Collapse, Directions, Stream, collapse
 from .taps import Tap, Taps, Watch
 
@@ -100,7 +101,7 @@ class TokenCollapser:
             changes = []
             for side, stream in zip("ag", streams, strict=True):
                 if stream is not None:
-                    stream.restore(_under(state, f"{place}.{side}.stream."))
+                    stream.restore(under(state, f"{place}.{side}.stream."))
                 held = f"{place}.{side}.collapse."
                 changes.append(_collapse_of(state, held, tap.weight) if f"{held}basis" in state else None)
             tap.inputs, tap.outputs = changes
@@ -184,8 +185,4 @@ def _nothing(like: Float[Tensor, "width k"]) -> Collapse:
 
 
 def _collapse_of(state: dict[str, Tensor], prefix: str, like: Tensor) -> Collapse:
-    return Collapse(**{name: value.to(like) for name, value in _under(state, prefix).items()})
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return Collapse(**{name: value.to(like) for name, value in under(state, prefix).items()})

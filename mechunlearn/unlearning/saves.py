@@ -54,3 +54,8 @@ class Save:
         if self.path is not None:
             for left in (self.path, *self.path.parent.glob(f".{self.path.name}-*")):
                 left.unlink(missing_ok=True)
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a state whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

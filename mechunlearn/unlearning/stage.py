@@ -25,7 +25,7 @@ from .budget import Referee
 from .memory import out_of_memory
 from .method import Method, Routine
 from .options import Options
-from .saves import Save
+from .saves import Save, under
 from .watch import Diary, Watch
 
 log = logging.getLogger(__name__)
@@ -224,11 +224,8 @@ class _Loop:
         hf(self.after).eval()
 
     def _put(self, trainer: Trainer, state: dict[str, Tensor]) -> None:
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-        trainer.restore(under("trainer."))
-        self.routine.restore(under("routine."))
+        trainer.restore(under(state, "trainer."))
+        self.routine.restore(under(state, "routine."))
 
     def _write(self) -> None:
         """Runs are saved only where the state is the one that is kept, so it is written once."""
