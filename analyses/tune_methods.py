@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 import mechunlearn as mu
-from mechunlearn.evaluation import behaviour, text_kl
+from mechunlearn.evaluation import evaluate, text_kl
 from mechunlearn.runs import RunFolder
 from mechunlearn.unlearning import configure, kept_row, make_layered
 
@@ -195,7 +195,10 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
         seed=seed, progress=False, **COMMON | trial.options,
     )  # fmt: skip
     last = kept_row(run.frame, run.about)
-    found = behaviour(run.model, facts.held_out, general, before).set_index(["role", "measure"])["value"]
+    table = evaluate(
+        run.model, facts.held_out, general, before=before, measures=("recall", "answer_probability", "text_kl")
+    )
+    found = table.set_index(["role", "measure"])["value"]
     return {
         "method": name,
         "settings": str(trial),

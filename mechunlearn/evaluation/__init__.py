@@ -1,25 +1,52 @@
-"""What a model knows and what it lost: recall, probability, disruption, intervals."""
+"""What a model knows and what it lost: answers, choices, memorisation, truth, disruption, and their intervals."""
 
 from .answers import AnswerLogprob, AnswerScores, answer_logprob, recall, score_answers
-from .behaviour import behaviour
+from .choosing import ChoiceScores, choice_accuracy, choice_probability, score_choices
 from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
+from .evaluate import evaluate, per_fact, per_text
 from .generation import greedy_answers
 from .intervals import bootstrap_interval
+from .measures import MEASURES, Measure
+from .memorisation import exact_memorisation, extraction_strength
+from .overlap import bleu, rouge_l
+from .ranks import token_rank
+from .tables import paired, summarise
+from .truth import TruthScores, closer_to_one, log_truth_ratio, score_truth, true_better
 
 __all__ = [
+    "MEASURES",
     "AnswerLogprob",
     "AnswerScores",
+    "ChoiceScores",
+    "Measure",
     "PerText",
     "TextScores",
+    "TruthScores",
     "answer_logprob",
-    "behaviour",
+    "bleu",
     "bootstrap_interval",
+    "choice_accuracy",
+    "choice_probability",
+    "closer_to_one",
+    "evaluate",
+    "exact_memorisation",
+    "extraction_strength",
     "greedy_answers",
+    "log_truth_ratio",
+    "paired",
+    "per_fact",
+    "per_text",
     "per_text_kl",
     "per_text_loss",
     "recall",
+    "rouge_l",
     "score_answers",
+    "score_choices",
+    "score_truth",
+    "summarise",
     "text_kl",
     "text_loss",
     "text_scores",
+    "token_rank",
+    "true_better",
 ]

@@ -1,4 +1,4 @@
-"""Does a model know a fact: greedy recall and the probability of the answer."""
+"""Does a model know a fact: all that one teacher-forced pass tells of its answer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from torch import Tensor
 
 from ..facts import Tokens
 from .forward import Model, log_probs, logits_of, measuring
+from .memorisation import exact_memorisation, extraction_strength
+from .ranks import token_rank
 
 
 class AnswerScores(NamedTuple):
     """What one pass over the facts tells about their answers, on the CPU.
 
     `correct`: every answer token is the most probable one. `logprob`: log-probability of the whole answer, in
-    nats. `mean_logprob`: the same per answer token.
+    nats. `mean_logprob`: the same per answer token. `rank`: mean over the answer tokens of the right token's rank
+    (`token_rank`). `memorised` and `extracted`: `exact_memorisation` and `extraction_strength`.
     """
 
     correct: Bool[Tensor, " fact"]
     logprob: Float[Tensor, " fact"]
     mean_logprob: Float[Tensor, " fact"]
+    rank: Float[Tensor, " fact"]
+    memorised: Float[Tensor, " fact"]
+    extracted: Float[Tensor, " fact"]
 
 
 def score_answers(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerScores:
@@ -35,21 +41,24 @@ def score_answers(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerS
     Raises:
         UserError: the model gives logits that are not numbers.
     """
-    correct, total, mean = [], [], []
     with measuring(model):
-        for first in range(0, len(tokens), batch_size):
-            batch = tokens[first : first + batch_size].trim()
-            scored = logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu()
-            targets = batch.targets.cpu()
-            logprobs = log_probs(scored).gather(-1, targets[:, None])[:, 0]
-            rows = batch.predicts.nonzero()[:, 0].cpu()
-            count = torch.bincount(rows, minlength=len(batch))
-            hits = torch.zeros(len(batch), dtype=torch.long).index_add_(0, rows, (scored.argmax(-1) == targets).long())
-            sums = logprobs.new_zeros(len(batch)).index_add_(0, rows, logprobs)
-            correct.append(hits == count)
-            total.append(sums)
-            mean.append(sums / count)
-    return AnswerScores(torch.cat(correct), torch.cat(total), torch.cat(mean))
+        parts = [
+            _score(model, tokens[first : first + batch_size].trim()) for first in range(0, len(tokens), batch_size)
+        ]
+    return AnswerScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _score(model: Model, batch: Tokens) -> AnswerScores:
+    scored = logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu()
+    targets, rows = batch.targets.cpu(), batch.predicts.nonzero()[:, 0].cpu()
+    count = torch.bincount(rows, minlength=len(batch))
+    logprobs = log_probs(scored).gather(-1, targets[:, None])[:, 0]
+    hits = scored.argmax(-1) == targets
+    total = logprobs.new_zeros(len(batch)).index_add_(0, rows, logprobs)
+    ranks = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, rows, token_rank(scored, targets))
+    memorised = exact_memorisation(hits, rows, count)
+    extracted = extraction_strength(hits, rows, count)
+    return AnswerScores(memorised == 1, total, total / count, ranks / count, memorised, extracted)
 
 
 def recall(model: Model, tokens: Tokens, batch_size: int = 32) -> Bool[Tensor, " fact"]:

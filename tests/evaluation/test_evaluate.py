@@ -1,0 +1,215 @@
+"""The table of what a model knows and what it lost."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mechunlearn.errors import NotFiniteError, UserError
+from mechunlearn.evaluation import (
+    MEASURES,
+    bleu,
+    bootstrap_interval,
+    evaluate,
+    greedy_answers,
+    per_fact,
+    per_text,
+    rouge_l,
+    score_answers,
+    score_choices,
+    score_truth,
+    summarise,
+    text_kl,
+    text_loss,
+)
+from mechunlearn.facts import Fact, Facts, Template, tokenize
+from mechunlearn.models import hf
+
+from .models import bridge
+
+WORDS = ["Paris", "Basil", "author", "York", "City", "genre"]
+FACTS = Facts(
+    Fact(f"The {word} of", WORDS[-place], role=role, domain="books" if place < 3 else "cities", fold=place % 2)
+    for place, word in enumerate(WORDS, start=1)
+    for role in ("forget", "near", None)
+)
+CHOOSABLE = Facts(
+    Fact("the", word, role=role, distractors=tuple(WORDS) if role == "forget" or word == "Basil" else ())
+    for word in WORDS
+    for role in ("forget", "near", "far")
+)
+TEXTS = ["The capital of France is Paris.", "who was born?", "the author lives in New York"]
+SHORT = {"options": 3, "max_new_tokens": 4}
+
+
+def test_groups_are_measured_with_intervals():
+    model, before = bridge(0), bridge(1)
+    table = evaluate(model, FACTS, TEXTS, before=before, seed=3, **SHORT)
+    assert list(table.columns) == ["role", "measure", "value", "low", "high", "n"]
+    assert list(table.role.unique()) == ["forget", "near", "all", "text"]
+    row = table[(table.role == "near") & (table.measure == "answer_probability")].iloc[0]
+    scores = score_answers(model, tokenize(FACTS.near, model.tokenizer))
+    values = scores.mean_logprob.double().exp().numpy()
+    assert row.n == 6
+    assert row.value == pytest.approx(np.mean(values), rel=1e-5)
+    assert (row.low, row.high) == pytest.approx(bootstrap_interval(values, seed=3), rel=1e-5)
+    text = table[table.role == "text"].set_index("measure")
+    assert text.value["text_loss"] == pytest.approx(text_loss(model, TEXTS))
+    assert text.value["text_kl"] == pytest.approx(text_kl(model, before, TEXTS))
+    assert (table.low <= table.value + 1e-12).all() and (table.value <= table.high + 1e-12).all()
+
+
+def test_every_column_is_its_own_function():
+    model, before = bridge(0), bridge(1)
+    found = per_fact(model, CHOOSABLE.forget, before=before, seed=5, **SHORT)
+    assert list(found.id) == [fact.id for fact in CHOOSABLE.forget]
+    choices = score_choices(model, CHOOSABLE.forget, options=3, seed=5)
+    assert found.choice_probability.to_numpy() == pytest.approx(choices.probability.numpy())
+    assert found.choice_accuracy.to_numpy() == pytest.approx(choices.accuracy.numpy())
+    truth = score_truth(model, CHOOSABLE.forget, seed=5)
+    for mean in ("geometric", "arithmetic"):
+        ratio = getattr(truth, mean).exp().numpy()
+        assert found[f"truth_ratio_{mean}"].to_numpy() == pytest.approx(np.minimum(ratio, 1 / ratio))
+        assert found[f"true_better_{mean}"].to_numpy() == pytest.approx(np.maximum(0, 1 - ratio), abs=1e-9)
+    now, then = (greedy_answers(one, CHOOSABLE.forget, max_new_tokens=4) for one in (model, before))
+    assert found.rouge_l.tolist() == [rouge_l(*pair) for pair in zip(now, then, strict=True)]
+    assert found.bleu.tolist() == [bleu(*pair) for pair in zip(now, then, strict=True)]
+    scores = score_answers(model, tokenize(CHOOSABLE.forget, model.tokenizer))
+    for name, expected in {
+        "recall": scores.correct, "answer_logprob": scores.logprob, "rank": scores.rank,
+        "exact_memorisation": scores.memorised, "extraction_strength": scores.extracted,
+    }.items():  # fmt: skip
+        assert found[name].to_numpy() == pytest.approx(expected.double().numpy(), rel=1e-5)
+
+
+def test_a_model_is_unchanged_against_itself():
+    model = bridge()
+    table = evaluate(model, FACTS, TEXTS, before=model, measures=("rouge_l", "bleu", "text_kl"), **SHORT)
+    values = table.groupby("measure").value
+    assert values.min().to_dict() == pytest.approx({"bleu": 1, "rouge_l": 1, "text_kl": 0}, abs=1e-6)
+
+
+def test_one_pass_feeds_all_measures_of_the_answer():
+    passes = []
+
+    def counting(ids, attention_mask):
+        passes.append(len(ids))
+        return torch.zeros(*ids.shape, len(counting.tokenizer))
+
+    counting.tokenizer = bridge().tokenizer
+    names = [name for name, measure in MEASURES.items() if measure.made_by == "answer"]
+    found = per_fact(counting, FACTS, measures=names)
+    assert passes == [len(FACTS)] and len(names) == 6
+    assert list(found.columns[6:]) == names
+
+
+def test_recall_is_a_share_of_facts():
+    """A model with no say but one: " Paris" is what follows everywhere."""
+    model = bridge()
+    paris = model.tokenizer(" Paris", add_special_tokens=False)["input_ids"]
+    assert len(paris) == 1
+    with torch.no_grad():
+        hf(model).model.norm.weight.zero_()
+    facts = Facts([Fact("The capital of France is", "Paris"), Fact("a", "City"), Fact("b", "City"), Fact("c", "Paris")])
+    uniform = evaluate(model, facts).set_index("measure").value
+    assert uniform["answer_probability"] == pytest.approx(1 / len(model.tokenizer))
+    assert uniform["rank"] == pytest.approx((len(model.tokenizer) + 1) / 2)
+
+    def says_paris(ids, attention_mask):
+        logits = torch.zeros(*ids.shape, len(model.tokenizer))
+        logits[..., paris[0]] = 1.0
+        return logits
+
+    says_paris.tokenizer = model.tokenizer
+    assert evaluate(says_paris, facts).set_index("measure").value["recall"] == 0.5
+
+
+def test_groups_may_be_finer():
+    table = evaluate(bridge(), FACTS, TEXTS, by=("role", "domain"))
+    sizes = table[table.measure == "recall"].set_index(["role", "domain"]).n
+    roles = ("forget", "near", "all")
+    assert sizes.to_dict() == {(role, "books"): 2 for role in roles} | {(role, "cities"): 4 for role in roles}
+    assert table[table.role == "text"].domain.isna().all()
+    folds = evaluate(bridge(), FACTS, by=("fold",), measures=("recall",))
+    assert folds.set_index("fold").n.to_dict() == {0: 9, 1: 9}
+
+
+def test_facts_with_too_few_distractors_do_not_count_by_default():
+    table = evaluate(bridge(), CHOOSABLE).set_index(["measure", "role"])
+    for measure in ("choice_accuracy", "choice_probability", "truth_ratio_geometric", "true_better_arithmetic"):
+        assert table.n[measure].to_dict() == {"forget": 6, "near": 1, "far": 1}
+    assert set(table.n["recall"]) == {6}
+    none = evaluate(bridge(), FACTS)
+    assert not {"choice_accuracy", "truth_ratio_geometric"} & set(none.measure)
+    missing = per_fact(bridge(), CHOOSABLE, measures=None)["choice_accuracy"].isna()
+    assert missing.sum() == 10
+
+
+@pytest.mark.parametrize("measure", ["choice_accuracy", "truth_ratio_arithmetic", "true_better_geometric"])
+def test_a_measure_asked_for_by_name_is_not_thinned_out(measure):
+    with pytest.raises(UserError, match="fact '1' has"):
+        evaluate(bridge(), CHOOSABLE, measures=(measure,))
+
+
+def test_the_facts_template_is_used_and_may_be_replaced():
+    asked = Facts(CHOOSABLE, template=Template("Question: {prompt}\nAnswer:"))
+    plain = per_fact(bridge(), CHOOSABLE)
+    columns = ["answer_logprob", "truth_ratio_geometric"]
+    assert not np.allclose(per_fact(bridge(), asked)[columns], plain[columns], equal_nan=True)
+    pd.testing.assert_frame_equal(per_fact(bridge(), asked, template=Template()), plain)
+
+
+def test_text_is_measured_passage_by_passage():
+    model, before = bridge(0), bridge(1)
+    found = per_text(model, TEXTS, before=before)
+    assert list(found.columns) == ["tokens", "text_loss", "text_kl"] and len(found) == 3
+    for row, passage in enumerate(TEXTS):
+        assert found.text_loss[row] == pytest.approx(text_loss(model, [passage]), rel=1e-5)
+        assert found.text_kl[row] == pytest.approx(text_kl(model, before, [passage]), rel=1e-5)
+    table = summarise(None, found).set_index("measure")
+    assert table.value["text_loss"] == pytest.approx(text_loss(model, TEXTS))
+    assert list(per_text(model, TEXTS).columns) == ["tokens", "text_loss"]
+
+
+def test_every_measure_says_what_it_is():
+    for measure in MEASURES.values():
+        assert measure.what and "=" in measure.direction
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": ("roles",)}, "roles"),
+        ({"by": ()}, "nothing"),
+        ({"measures": ("recal",)}, "recal.*measures are recall, answer_probability"),
+        ({"measures": ()}, "nothing"),
+        ({"measures": ("rouge_l",)}, "rouge_l needs `before`"),
+        ({"measures": ("text_kl",)}, "text_kl needs `before` and `text`"),
+        ({"measures": ("text_loss",)}, "text_loss needs `text`"),
+        ({"facts": Facts([])}, "no facts"),
+        ({"facts": Facts([Fact("p", None)])}, "fill answers first"),
+        ({"facts": CHOOSABLE.forget, "options": 1}, "2 to 26"),
+        ({"before": lambda ids, attention_mask: None}, "load()"),
+        ({"facts": CHOOSABLE, "before": bridge(), "max_new_tokens": 99}, "context"),
+    ],
+)
+def test_bad_input_is_refused(options, message):
+    given = dict(options)
+    with pytest.raises(UserError, match=message):
+        evaluate(bridge(), given.pop("facts", FACTS), **given)
+
+
+def test_facts_and_text_do_not_mix():
+    with pytest.raises(UserError, match="text_loss needs `text`"):
+        per_fact(bridge(), FACTS, measures=("text_loss",))
+    with pytest.raises(UserError, match="measures of general text are"):
+        per_text(bridge(), TEXTS, measures=("recall",))
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    def broken(ids, attention_mask):
+        return torch.full((*ids.shape, 400), float("nan"))
+
+    broken.tokenizer = bridge().tokenizer
+    with pytest.raises(NotFiniteError):
+        evaluate(broken, FACTS)
