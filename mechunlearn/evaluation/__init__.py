@@ -5,6 +5,7 @@ from .choosing import ChoiceScores, choice_accuracy, choice_probability, score_c
 from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
 from .evaluate import evaluate, per_fact, per_text
 from .generation import greedy_answers
+from .harness import benchmark
 from .intervals import bootstrap_interval
 from .measures import MEASURES, Measure
 from .memorisation import exact_memorisation, extraction_strength
@@ -23,6 +24,7 @@ __all__ = [
     "TextScores",
     "TruthScores",
     "answer_logprob",
+    "benchmark",
     "bleu",
     "bootstrap_interval",
     "choice_accuracy",

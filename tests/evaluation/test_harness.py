@@ -19,7 +19,8 @@ import torch
 
 import mechunlearn as mu
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation.harness import _own_randomness, benchmark
+from mechunlearn.evaluation import benchmark
+from mechunlearn.evaluation.harness import _own_randomness
 
 from ..facts.tokenizers import byte_level_bos
 from .models import bridge, plain
@@ -183,6 +184,6 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_imports_the_harness_before_it_is_asked() -> None:
-    code = "import sys, mechunlearn.evaluation.harness\nassert 'lm_eval' not in sys.modules"
+    code = "import sys, mechunlearn.evaluation\nassert 'lm_eval' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
