@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dissection import Dissection, dissect
     from .errors import UserError
+    from .evaluation import evaluate
     from .facts import Fact, Facts, Template, organism_text, tokenize
     from .models import clone, compare, load, save
     from .reporting import report
@@ -62,6 +63,7 @@ __all__ = [
     "clone",
     "compare",
     "dissect",
+    "evaluate",
     "load",
     "organism_text",
     "report",
@@ -72,6 +74,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Dissection", "dissect"), "dissection"),
     **dict.fromkeys(("UserError",), "errors"),
+    **dict.fromkeys(("evaluate",), "evaluation"),
     **dict.fromkeys(("Fact", "Facts", "Template", "organism_text", "tokenize"), "facts"),
     **dict.fromkeys(("clone", "compare", "load", "save"), "models"),
     **dict.fromkeys(("report",), "reporting"),

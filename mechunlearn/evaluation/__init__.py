@@ -7,7 +7,7 @@ from .evaluate import evaluate, per_fact, per_text
 from .generation import greedy_answers
 from .harness import benchmark
 from .intervals import bootstrap_interval
-from .measures import MEASURES, Measure
+from .measures import MEASURES, Measure, chosen_measures
 from .memorisation import exact_memorisation, extraction_strength
 from .overlap import bleu, rouge_l
 from .ranks import token_rank
@@ -29,6 +29,7 @@ __all__ = [
     "bootstrap_interval",
     "choice_accuracy",
     "choice_probability",
+    "chosen_measures",
     "closer_to_one",
     "evaluate",
     "exact_memorisation",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..facts import Facts, Template, Tokens, tokenize, wrong_answers
+from ..models import fingerprint
+from ..runs import RunFolder, read_frame
 from .answers import score_answers
 from .choosing import score_choices
 from .disruption import per_text_kl, per_text_loss
@@ -37,6 +43,7 @@ def evaluate(
     max_new_tokens: int = 30,
     batch_size: int = 32,
     seed: int = 0,
+    run: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure facts group by group, and general text, with 95 % bootstrap intervals over facts or texts.
 
@@ -59,28 +66,47 @@ def evaluate(
             (the embedded organism was trained on texts).
         max_new_tokens: the length of generations.
         seed: decides resamples and which distractors are shown.
+        run: a folder to keep the result in: this table (frame), what `per_fact` and `per_text` give (facts, texts).
+            A finished one of the same settings is only read.
 
     Returns:
-        One row a group and measure: the columns of `by`, then `measure`, `value` (a mean), `low`, `high`, `n`.
+        One row a group and measure: the columns of `by` as text, then `measure`, `value` (a mean), `low`, `high`, `n`.
         Rows of general text have "text" in the first column, None in further ones, and count texts.
 
     Raises:
-        UserError: unknown measure or field; a measure without what it needs; as `tokenize`, `greedy_answers` and
-            `per_text_loss` do.
+        UserError: unknown measure or field; a measure without what it needs; a run folder of something else; as
+            `tokenize`, `greedy_answers` and `per_text_loss` do.
     """
+    began = time.perf_counter()
     check_groups(by)
     wanted = chosen_measures(measures, before=before is not None, text=text is not None)
-    of_facts = measures if measures is None else [name for name in wanted if name not in TEXT]
-    of_text = [name for name in wanted if name in TEXT]
-    frames: list[Any] = [None, None]
-    if of_facts is None or of_facts:
-        frames[0] = per_fact(
-            model, facts, before=before, measures=of_facts, template=template, options=options, letters=letters,
-            max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed,
-        )  # fmt: skip
-    if of_text and text is not None:
-        frames[1] = per_text(model, text, before=before, measures=of_text)
-    return summarise(*frames, by=by, seed=seed)
+    settings: dict[str, Any] = {"options": options, "letters": letters, "max_new_tokens": max_new_tokens, "seed": seed}
+    template = template or facts.template
+    known = None
+    if run is not None:
+        known = settings | _identity(model, before, facts, text) | {"template": repr(template), "by": list(by)}
+        known |= {"measures": None if measures is None else wanted}
+        if (Path(run) / "run.json").exists() and RunFolder(run, "evaluation", known).finished:
+            return read_frame(Path(run) / "frame.parquet")
+    found: dict[str, pd.DataFrame] = {}
+    if measures is None or not set(wanted) <= set(TEXT):
+        of_facts = measures if measures is None else [name for name in wanted if name not in TEXT]
+        found["facts"] = per_fact(
+            model, facts, before=before, measures=of_facts, template=template, batch_size=batch_size, **settings
+        )
+    if text is not None and set(wanted) & set(TEXT):
+        of_text = [name for name in wanted if name in TEXT]
+        found["texts"] = per_text(model, text, before=before, measures=of_text)
+    table = summarise(found.get("facts"), found.get("texts"), by=by, seed=seed)
+    if run is not None and known is not None:
+        about = {
+            "model": _name(model), "before": _name(before), "by": list(by), "seed": seed,
+            "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
+            "texts": len(found.get("texts", ())), "measures": {name: MEASURES[name]._asdict() for name in wanted},
+            "seconds": round(time.perf_counter() - began, 2),
+        }  # fmt: skip
+        RunFolder(run, "evaluation", known).finish(about, frame=table, **found)
+    return table
 
 
 def per_fact(
@@ -137,7 +163,11 @@ def per_fact(
         now, then = (_said(one, facts, template, max_new_tokens, batch_size) for one in (model, before))
         for name, alike in (("rouge_l", rouge_l), ("bleu", bleu)):
             found[name] = np.array([alike(*pair) for pair in zip(now, then, strict=True)])
-    labels = {field: pd.Series([getattr(fact, field) for fact in facts], dtype=object) for field in LABELS}
+    labels = {
+        # A nullable integer, so that folds beside missing ones do not come back from a file as 1.0.
+        field: pd.Series([getattr(fact, field) for fact in facts], dtype="Int64" if field == "fold" else object)
+        for field in LABELS
+    }
     missing = np.full(len(facts), np.nan)
     return pd.DataFrame({**labels, **{name: found.get(name, missing) for name in wanted}})
 
@@ -180,9 +210,31 @@ def _text_columns(
 def _said(
     model: Model | None, facts: Facts, template: Template | None, max_new_tokens: int, batch_size: int
 ) -> list[str]:
+    bridge = _bridge(model, "rouge_l and bleu")
+    return greedy_answers(bridge, facts, template, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+
+def _bridge(model: Model | None, purpose: str) -> TransformerBridge:
     if not isinstance(model, TransformerBridge):
-        raise UserError(f"rouge_l and bleu need models that generate; open them with load(), this is {type(model)}")
-    return greedy_answers(model, facts, template, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        raise UserError(f"{purpose}: models must be opened with load(); this is {type(model)}")
+    return model
+
+
+def _identity(
+    model: Model, before: Model | None, facts: Facts, text: Sequence[str] | Tokens | None
+) -> dict[str, str | None]:
+    """What tells one evaluation from another, besides its settings."""
+    content = text.ids.tolist() if isinstance(text, Tokens) else text
+    return {
+        "model": fingerprint(_bridge(model, "a run folder")),
+        "before": None if before is None else fingerprint(_bridge(before, "a run folder")),
+        "facts": facts.hash,
+        "text": None if text is None else hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+    }
+
+
+def _name(model: Model | None) -> str | None:
+    return str(model.cfg.model_name) if isinstance(model, TransformerBridge) else None
 
 
 def _with_distractors(facts: Facts, least: int) -> list[int]:

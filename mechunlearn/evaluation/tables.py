@@ -93,5 +93,6 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("r
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
     keyed = frame.reset_index(drop=True)
-    keys = [keyed[field].astype(object).where(keyed[field].notna(), "all") for field in by]
+    # As text, for "all" and "text" share the column with numbers of folds, which Parquet would not store.
+    keys = [pd.Series(["all" if pd.isna(value) else str(value) for value in keyed[field]], name=field) for field in by]
     yield from ((group, part) for group, part in keyed.groupby(keys, sort=False))  # pyright: ignore[reportReturnType]

@@ -1,5 +1,7 @@
 """The table of what a model knows and what it lost."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,12 +26,19 @@ from mechunlearn.evaluation import (
 )
 from mechunlearn.facts import Fact, Facts, Template, tokenize
 from mechunlearn.models import hf
+from mechunlearn.runs import read_frame, read_run
 
 from .models import bridge
 
 WORDS = ["Paris", "Basil", "author", "York", "City", "genre"]
 FACTS = Facts(
-    Fact(f"The {word} of", WORDS[-place], role=role, domain="books" if place < 3 else "cities", fold=place % 2)
+    Fact(
+        f"The {word} of",
+        WORDS[-place],
+        role=role,
+        domain="books" if place < 3 else "cities",
+        fold=None if place == 6 else place % 2,
+    )
     for place, word in enumerate(WORDS, start=1)
     for role in ("forget", "near", None)
 )
@@ -131,7 +140,7 @@ def test_groups_may_be_finer():
     assert sizes.to_dict() == {(role, "books"): 2 for role in roles} | {(role, "cities"): 4 for role in roles}
     assert table[table.role == "text"].domain.isna().all()
     folds = evaluate(bridge(), FACTS, by=("fold",), measures=("recall",))
-    assert folds.set_index("fold").n.to_dict() == {0: 9, 1: 9}
+    assert folds.set_index("fold").n.to_dict() == {"1": 9, "0": 6, "all": 3}
 
 
 def test_facts_with_too_few_distractors_do_not_count_by_default():
@@ -213,3 +222,23 @@ def test_logits_that_are_no_numbers_are_refused():
     broken.tokenizer = bridge().tokenizer
     with pytest.raises(NotFiniteError):
         evaluate(broken, FACTS)
+
+
+def test_a_run_folder_keeps_everything_and_is_read_again(tmp_path, monkeypatch):
+    model, before = bridge(0), bridge(1)
+    options = {"before": before, "by": ("role", "fold"), "run": tmp_path / "run", **SHORT}
+    table = evaluate(model, FACTS, TEXTS, **options)
+    kept = {path.name for path in (tmp_path / "run").glob("*")}
+    assert kept == {"run.json", "frame.parquet", "facts.parquet", "texts.parquet"}
+    facts = read_frame(tmp_path / "run" / "facts.parquet")
+    again = summarise(facts, read_frame(tmp_path / "run" / "texts.parquet"), by=("role", "fold"))
+    pd.testing.assert_frame_equal(again, table)
+    run = read_run(tmp_path / "run")
+    assert run["kind"] == "evaluation" and run["about"]["facts"]["hash"] == FACTS.hash
+    assert run["about"]["measures"]["rank"]["direction"] == MEASURES["rank"].direction
+    monkeypatch.setattr(sys.modules["mechunlearn.evaluation.evaluate"], "per_fact", None)  # would fail if it were asked
+    pd.testing.assert_frame_equal(evaluate(model, FACTS, TEXTS, **options), table)
+    with pytest.raises(UserError, match=r"other settings.*model"):
+        evaluate(before, FACTS, TEXTS, **options)
+    with pytest.raises(UserError, match="opened with load"):
+        evaluate(lambda ids, attention_mask: None, FACTS, run=tmp_path / "other")

@@ -1,0 +1,124 @@
+"""`mechunlearn evaluate` and `mechunlearn measures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption, app
+from .inputs import choose, passages, split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..facts import Facts
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The model to ask.")],
+    facts: FactsOption,
+    before: Annotated[
+        str | None, typer.Option(help="The model before unlearning, to compare generations and divergence with.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="General text, one passage a line; or 'organism'.")] = None,
+    measures: Annotated[
+        str | None, typer.Option(help="Names separated by commas; `mechunlearn measures` lists them. [default: all]")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="own or held-out; default: held-out where every fact has such prompts.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Groups: any of role, domain, fold, relation, subject.")] = "role",
+    options: Annotated[int, typer.Option(min=2, help="Options of a multiple choice.")] = 4,
+    letters: Annotated[
+        bool, typer.Option(help="Answer multiple choice by letters, or (as the organism learned) by texts.")
+    ] = True,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The length of generations.")] = 30,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
+    format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    role: Annotated[str, typer.Option(help="forget, near, far or all.")] = "all",
+    limit: LimitOption = None,
+    device: DeviceOption = None,
+    dtype: TypeOption = "float32",
+    seed: SeedOption = 0,
+) -> None:
+    """Measure what a model knows, and what it lost.
+
+    Facts to forget, facts near and far, and general text, each with a 95 % bootstrap interval.
+
+    \b
+    Examples:
+      mechunlearn evaluate runs/npo/model --before organism --facts organism --text organism --no-letters
+      mechunlearn evaluate ./my-model --facts qa.jsonl --measures recall,rank --out runs/my-model
+    """
+    from .. import evaluation
+    from ..facts import organism_text
+    from ..models import load
+
+    chosen = _asked(choose(facts, format, role, limit), prompts)
+    general = organism_text() if text == "organism" else passages(Path(text) if text else None)
+    names = split(measures) if measures is not None else None
+    evaluation.chosen_measures(names, before=before is not None, text=text is not None)  # before models are opened
+    table = evaluation.evaluate(
+        load(model, device=device, dtype=dtype),
+        chosen,
+        general,
+        before=load(before, device=device, dtype=dtype) if before else None,
+        measures=names,
+        by=split(by),
+        options=options,
+        letters=letters,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch,
+        seed=seed,
+        run=out,
+    )
+    typer.echo(_shown(table))
+    if out is not None:
+        typer.echo(f"\nWritten to {out}.")
+
+
+@app.command()
+def measures() -> None:
+    """List what `mechunlearn evaluate` measures, and which way each measure points.
+
+    \b
+    Example:
+      mechunlearn measures
+    """
+    from ..evaluation import MEASURES
+
+    for name, measure in MEASURES.items():
+        source = f"  ({measure.source})" if measure.source else ""
+        typer.echo(f"{name}{source}\n    {measure.what}: {measure.direction}")
+
+
+def _asked(facts: Facts, prompts: str | None) -> Facts:
+    """The facts with the prompts to ask them by, and one line that says which."""
+    if prompts not in (None, "own", "held-out"):
+        raise UserError(f"--prompts {prompts}: not one of own, held-out")
+    without = sum(not fact.held_out for fact in facts)
+    if prompts == "own" or (prompts is None and without):
+        typer.echo("Asked by their own prompts.")
+        return facts
+    if without:
+        raise UserError(f"--prompts held-out: {without} of {len(facts)} facts have none; use --prompts own")
+    typer.echo(f"Asked by {len(facts.held_out)} held-out prompts.")
+    return facts.held_out
+
+
+def _shown(table: pd.DataFrame) -> str:
+    """Measures down, groups across: value [low, high] n."""
+    groups = list(table.columns[: list(table.columns).index("measure")])
+    cells = table.assign(
+        group=table[groups].fillna("").agg(" ".join, axis=1).str.strip(),
+        cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.n}" for row in table.itertuples()],
+    )
+    order = {name: list(dict.fromkeys(cells[name])) for name in ("measure", "group")}
+    wide = cells.pivot(index="measure", columns="group", values="cell").fillna("")
+    wide = wide.loc[order["measure"], order["group"]].rename_axis(index=None, columns="mean [95 %] n")
+    return wide.to_string()
