@@ -9,7 +9,9 @@ from mechunlearn.sites import resolve
 from mechunlearn.unlearning import METHODS, Breaking
 
 from ..architectures import tiny
-from .cases import ROWS, Made, World, at_start, broken, mean, moved, random_world
+from .arithmetic import mean
+from .formulas import broken, moved
+from .worlds import ROWS, Made, World, at_start, random_world
 
 OUTPUT = "blocks.1.hook_mlp_out"
 forms = pytest.mark.parametrize("form", ["dot", "norm", "cosine"])

@@ -8,7 +8,9 @@ from mechunlearn.models import clone, hf, load
 from mechunlearn.unlearning import CircuitBreakers, unlearn
 
 from ..architectures import tiny
-from .cases import World, at_start, mean, random_world, turned
+from .arithmetic import mean
+from .formulas import turned
+from .worlds import World, at_start, random_world
 
 TARGETS = ("blocks.0.hook_resid_post", "blocks.2.hook_resid_post")
 

@@ -5,7 +5,8 @@ import torch
 
 from mechunlearn.unlearning import DPO, NPO, RefusalDPO
 
-from .cases import ROWS, at_start, descent, forget_gradient, random_world, risen_by
+from .formulas import descent, forget_gradient, risen_by
+from .worlds import ROWS, at_start, random_world
 
 betas = pytest.mark.parametrize("beta", [0.05, 0.1, 1.0, 4.0])
 

@@ -2,7 +2,8 @@ import torch
 
 from mechunlearn.unlearning import GradientAscent, GradientDifference
 
-from .cases import descent, random_world
+from .formulas import descent
+from .worlds import random_world
 
 
 def test_defaults_are_the_papers():

@@ -4,7 +4,8 @@ import torch
 from mechunlearn.errors import UserError
 from mechunlearn.unlearning import IDK
 
-from .cases import cross_entropy, descent, forget_gradient, random_world
+from .formulas import cross_entropy, descent, forget_gradient
+from .worlds import random_world
 
 
 def test_descends_the_loss_of_the_refusals_alone():

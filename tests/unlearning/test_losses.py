@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mechunlearn.errors import UserError
 from mechunlearn.unlearning import NPO, Method
 
-from .cases import LOSSES, ROWS, Made, World, at_start, padded, random_world, written_out
+from .formulas import LOSSES, written_out
+from .worlds import ROWS, Made, World, at_start, padded, random_world
 
 every_loss = pytest.mark.parametrize("method", LOSSES.values(), ids=LOSSES.keys())
 seeds = st.integers(0, 2**32)

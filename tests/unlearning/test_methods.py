@@ -25,8 +25,8 @@ from mechunlearn.unlearning import (
 )
 from mechunlearn.unlearning.plan import sources_of
 
-from .cases import LOSSES
 from .conftest import TEXT
+from .formulas import LOSSES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 SHORT: dict[str, Any] = {"steps": 3, "evaluate_every": 3, "batch": 8, "schedule": "constant", "progress": False}

@@ -6,8 +6,8 @@ import torch
 
 from mechunlearn.unlearning.retain import RETAIN, cross_entropy, drift, kl, representation
 
-from . import cases
-from .cases import LAYERS, WIDTH, Made, at_start, padded, random_world
+from . import arithmetic, formulas
+from .worlds import LAYERS, WIDTH, Made, at_start, padded, random_world
 
 kinds = pytest.mark.parametrize("kind", ["retain", "text"])
 to_start = pytest.mark.parametrize("term", [kl, representation, drift])
@@ -16,31 +16,31 @@ to_start = pytest.mark.parametrize("term", [kl, representation, drift])
 @kinds
 def test_cross_entropy(kind):
     world = random_world(0)
-    assert cross_entropy(world.step(), kind).item() == pytest.approx(cases.cross_entropy(world, kind), rel=1e-12)
+    assert cross_entropy(world.step(), kind).item() == pytest.approx(formulas.cross_entropy(world, kind), rel=1e-12)
 
 
 @kinds
 def test_kl_is_from_the_start_model_to_the_model(kind):
     world = random_world(1)
-    assert kl(world.step(), kind).item() == pytest.approx(cases.kl(world, kind), rel=1e-12)
+    assert kl(world.step(), kind).item() == pytest.approx(formulas.kl(world, kind), rel=1e-12)
 
 
 @kinds
 def test_representation_is_the_squared_distance_over_the_width(kind):
     world = random_world(2)
-    expected = cases.mean([cases.moved(world, kind, cases.residual(b), 2, 1 / WIDTH) for b in range(LAYERS)])
+    expected = arithmetic.mean([formulas.moved(world, kind, formulas.residual(b), 2, 1 / WIDTH) for b in range(LAYERS)])
     assert representation(world.step(), kind).item() == pytest.approx(expected, rel=1e-12)
 
 
 @kinds
 def test_drift_is_the_distance_over_the_length_at_the_entry_of_the_block_three_eighths_up(kind):
-    world, hook = random_world(3), cases.residual(1)  # in front of block 3 / 8 · 4 ≈ 2
+    world, hook = random_world(3), formulas.residual(1)  # in front of block 3 / 8 · 4 ≈ 2
 
     def one(row: int, place: int) -> float:
-        now, before = (cases.vector(world, side, kind, hook, row, place) for side in ("now", "before"))
-        return cases.distance(now, before) / cases.length(before)
+        now, before = (formulas.vector(world, side, kind, hook, row, place) for side in ("now", "before"))
+        return arithmetic.distance(now, before) / arithmetic.length(before)
 
-    assert drift(world.step(), kind).item() == pytest.approx(cases.over_tokens(world, kind, one), rel=1e-12)
+    assert drift(world.step(), kind).item() == pytest.approx(formulas.over_tokens(world, kind, one), rel=1e-12)
 
 
 @to_start

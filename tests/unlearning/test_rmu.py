@@ -11,7 +11,7 @@ from mechunlearn.sites import resolve
 from mechunlearn.unlearning import RMU, unlearn
 
 from ..architectures import tiny
-from .cases import ROWS, WIDTH, World, at_start, random_world
+from .worlds import ROWS, WIDTH, World, at_start, random_world
 
 HOOK = "blocks.1.hook_resid_post"
 kinds = pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import torch
 
 from mechunlearn.unlearning import SimNPO
 
-from .cases import ROWS, World, descent, forget_gradient, log_sigmoid, random_world, summed
+from .arithmetic import log_sigmoid
+from .formulas import descent, forget_gradient, summed
+from .worlds import ROWS, World, random_world
 
 betas = pytest.mark.parametrize("beta", [0.5, 2.5, 4.5])
 

@@ -17,8 +17,9 @@ from mechunlearn.unlearning.step import Step, look
 
 from ..architectures import LAYERS as DEPTH
 from ..architectures import NAMES, tiny
-from . import cases
-from .cases import HOOKS, LAYERS, LOSSES, ROWS, VOCABULARY, WIDTH, Outputs, World, random_rows, random_world
+from . import formulas, worlds
+from .formulas import LOSSES
+from .worlds import HOOKS, LAYERS, ROWS, VOCABULARY, WIDTH, Outputs, World, random_rows, random_world
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 RESIDUALS = tuple(f"blocks.{layer}.hook_resid_post" for layer in range(DEPTH))
@@ -93,7 +94,7 @@ def world(plain) -> World:
 
     def known(kind: str):
         rows = made.rows(kind)
-        return replace(rows, start_nll=cases.start_nll(rows.tokens.trim(), before[kind].logits))
+        return replace(rows, start_nll=worlds.start_nll(rows.tokens.trim(), before[kind].logits))
 
     sources = replace(made.sources, forget=known("forget"), alternative=known("alternative"))
     return World(sources, now, before)
@@ -125,7 +126,7 @@ def test_sums_and_lengths_are_those_of_the_answers(bridges, world):
     part = world.pieces()[0].parts["forget"]
     seen = look(bridges[0], part)
     for row in range(ROWS):
-        total, count = cases.summed(world, "forget", row)
+        total, count = formulas.summed(world, "forget", row)
         assert seen.nll[row].item() == pytest.approx(total, rel=1e-10)
         assert seen.lengths[row].item() == count
     assert torch.equal(seen.rows, part.tokens.predicts.nonzero()[:, 0])
@@ -193,14 +194,14 @@ def test_knows_the_model_and_the_kinds(bridges):
     made = random_world(0, text=False)
     step = step_of(bridges, made.pieces(progress=0.3)[0], seed=5)
     assert (step.n_layers, step.d_model, step.progress, step.seed) == (LAYERS, WIDTH, 0.3, 5)
-    assert [kind for kind in cases.KINDS if step.has(kind)] == ["forget", "alternative", "retain"]
+    assert [kind for kind in worlds.KINDS if step.has(kind)] == ["forget", "alternative", "retain"]
 
 
 @every_loss
 def test_every_loss_in_double_precision_is_its_formula(bridges, world, name):
     method = LOSSES[name]
     found = method.loss(step_of(bridges, world.pieces(progress=0.5)[0], seed=2))
-    expected = cases.written_out(method, world, 0.5, seed=2)
+    expected = formulas.written_out(method, world, 0.5, seed=2)
     assert {part: value.item() for part, value in found.items()} == {
         part: pytest.approx(value, rel=1e-9) for part, value in expected.items()
     }
@@ -233,7 +234,7 @@ def test_accumulated_gradients_are_those_of_the_whole_step(bridges, world, name)
 @every_loss
 def test_gradients_do_not_depend_on_padding(bridges, world, name):
     piece = world.pieces(progress=0.5)[0]
-    wide = cases.padded(piece, 3)
+    wide = worlds.padded(piece, 3)
 
     def readable(part: Part) -> Part:  # ids that the embedding has, whatever they are
         tokens = part.tokens

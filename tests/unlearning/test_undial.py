@@ -5,7 +5,9 @@ import torch
 
 from mechunlearn.unlearning import UNDIAL
 
-from .cases import VOCABULARY, at_start, distribution, forget_gradient, random_world
+from .arithmetic import distribution
+from .formulas import forget_gradient
+from .worlds import VOCABULARY, at_start, random_world
 
 
 def test_defaults_are_the_papers():

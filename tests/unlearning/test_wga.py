@@ -5,7 +5,8 @@ import torch
 
 from mechunlearn.unlearning import WGA, GradientDifference
 
-from .cases import descent, forget_gradient, random_world
+from .formulas import descent, forget_gradient
+from .worlds import random_world
 
 
 def test_defaults_are_those_of_open_unlearning():
