@@ -15,66 +15,55 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import methods_page
 import pandas as pd
 import torch
+from organism_settings import CHOSEN, CIR_KL, COMMON, FIRM, KL, Trial, apart, unlearn
 
 import mechunlearn as mu
 from mechunlearn.evaluation import evaluate, text_kl
 from mechunlearn.runs import RunFolder
-from mechunlearn.unlearning import configure, kept_row, make_layered
+from mechunlearn.unlearning import kept_row
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
-COMMON = {"steps": 140, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
 KEYS = ["method", "settings", "seed", "searched"]
-KL = {"retain": "kl", "retain_weight": 10, "text_weight": 5}
-CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Settings of a method, options of the run that differ from the common ones, and layers if there are any."""
-
-    set: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    layered: dict[str, Any] | None = None
-
-    def __str__(self) -> str:
-        parts = self.set | self.options | {f"layered {key}": value for key, value in (self.layered or {}).items()}
-        return ", ".join(f"{key}={value}" for key, value in parts.items())
-
-
-def lr(*rates: float, **settings: Any) -> list[Trial]:
+def lr(*rates: float, steps: int | None = None, **settings: Any) -> list[Trial]:
     """The same settings at several learning rates."""
-    return [Trial(settings, {"learning_rate": rate}) for rate in rates]
+    return [Trial(settings, {"learning_rate": rate} | ({"steps": steps} if steps else {})) for rate in rates]
 
 
 # What was searched, from the outside in.
 SEARCHED: dict[str, list[Trial]] = {
     "gradient_ascent": lr(1e-5, 3e-5),
     "gradient_difference": lr(5e-5, retain_weight=1, text_weight=1),
-    "gradient_ascent_kl": lr(1e-4, 2e-4, **KL),
+    "gradient_ascent_kl": lr(1e-4, 2e-4, **KL) + lr(1e-4, steps=340, **FIRM),
     "wga": lr(1e-4, 2e-4, **KL),
     "npo": lr(5e-5, retain_weight=1, text_weight=1) + lr(5e-5, retain_weight=3, text_weight=0.3),
-    "npo_kl": lr(1e-4, 2e-4, **KL),
-    "simnpo": lr(1e-4, **KL, forget_weight=1) + lr(3e-4, **KL, forget_weight=3),
+    "npo_kl": lr(1e-4, 2e-4, **KL) + lr(1.5e-4, steps=340, **FIRM),
+    "simnpo": lr(1e-4, **KL, forget_weight=1)
+    + lr(3e-4, **KL, forget_weight=3)
+    + lr(2e-4, steps=260, **KL, forget_weight=30, beta=1.0),
     "dpo": lr(1e-4, 3e-4, **KL),
-    "idk_dpo": lr(1e-4, 4e-4, **KL),
+    "idk_dpo": lr(1e-4, 4e-4, **KL) + lr(1e-4, steps=260, **FIRM, forget_weight=10, beta=0.5),
     "idk": lr(1e-4, 4e-4, **KL),
     "undial": lr(1e-4, 4e-4, **KL) + lr(5e-4, **KL, forget_weight=10, beta=25),
-    "rmu": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
-    "rmu_split": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10),
-    "circuit_breakers": lr(3e-4, 6e-4, 1e-3),
-    "mlp_breaking": lr(2e-4, **KL, blocks=(0.0, 1.0), forget_weight=10),
+    "rmu": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10)
+    + lr(5e-4, steps=260, layer=2, steering=6.5, retain_weight=30, text_weight=3)
+    + lr(5e-4, steps=260, layer=3, steering=6.5, retain_weight=10, text_weight=3),
+    "rmu_split": lr(3e-4, 1e-3, layer=2, steering=6.5, retain_weight=10)
+    + lr(1e-3, steps=260, layer=2, steering=6.5, retain_weight=10, text_weight=3),
+    "circuit_breakers": lr(3e-4, 6e-4, 1e-3) + lr(2e-3, steps=260, retain_weight=1),
+    "mlp_breaking": lr(2e-4, **KL, blocks=(0.0, 1.0), forget_weight=10)
+    + lr(5e-4, steps=260, **FIRM, blocks=(0.0, 1.0), forget_weight=100),
     "norm_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
-    "cosine_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10),
+    "cosine_breaking": lr(2e-4, **KL, blocks=(2, 5), forget_weight=10)
+    + lr(5e-4, steps=260, **FIRM, blocks=(2, 5), forget_weight=100),
     "cir": [
         Trial({"objective": "npo", "activations": 16, "gradients": 16, "step_norm": 0.05, **CIR_KL}),
         Trial({"objective": "npo", "activations": 0, "gradients": 0, "step_norm": 0.05, **CIR_KL}),
@@ -83,47 +72,23 @@ SEARCHED: dict[str, list[Trial]] = {
             CIR_KL | {"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.3},
             {"batch": 32, "steps": 120},
         ),
+        Trial(
+            CIR_KL | {"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.3},
+            {"batch": 32, "steps": 320},
+        ),
     ],
     "repselect": [
         Trial({"step_norm": 0.05, **CIR_KL}),
         Trial(CIR_KL | {"step_norm": 0.15}, {"batch": 32, "steps": 240}),
     ],
     "layered_npo_kl": [
-        Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 60}, {"folds": 4, "decay": 0.5})
+        Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 60}, {"folds": 4, "decay": 0.5}),
+        Trial(FIRM, {"learning_rate": 1.5e-4, "steps": 100}, {"folds": 4, "stage_stop": 0.05}),
     ],
     "norm_limited_circuit_breakers": [Trial({"step_norm": 0.05, **CIR_KL})],
 }
 
 
-def by_cir(**settings: Any) -> Trial:
-    """CIR's settings: a batch of 32 makes an epoch of 40 steps, and the first epoch only collects."""
-    return Trial(CIR_KL | settings, {"batch": 32, "steps": 120})
-
-
-# The settings that the page is about, found by the search and by what it showed.
-CHOSEN: dict[str, Trial] = {
-    "gradient_ascent": Trial({}, {"learning_rate": 3e-5}),
-    "gradient_difference": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "gradient_ascent_kl": Trial(KL, {"learning_rate": 1e-4, "steps": 260}),
-    "wga": Trial(KL | {"forget_weight": 10}, {"learning_rate": 2e-4}),
-    "npo": Trial({"retain_weight": 3, "text_weight": 0.3}, {"learning_rate": 5e-5}),
-    "npo_kl": Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 260}),
-    "simnpo": Trial(KL | {"forget_weight": 30}, {"learning_rate": 2e-4}),
-    "dpo": Trial(KL | {"forget_weight": 3}, {"learning_rate": 2e-4}),
-    "idk_dpo": Trial(KL | {"forget_weight": 3, "beta": 0.02}, {"learning_rate": 2e-4}),
-    "idk": Trial(KL | {"forget_weight": 3}, {"learning_rate": 3e-4}),
-    "undial": Trial(KL | {"forget_weight": 3, "beta": 25}, {"learning_rate": 3e-4}),
-    "rmu": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
-    "rmu_split": Trial({"layer": 2, "steering": 6.5, "retain_weight": 10}, {"learning_rate": 5e-4}),
-    "circuit_breakers": Trial({}, {"learning_rate": 3e-3}),
-    "mlp_breaking": Trial(KL | {"blocks": (0.0, 1.0), "forget_weight": 10}, {"learning_rate": 2e-4}),
-    "norm_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 4e-4}),
-    "cosine_breaking": Trial(KL | {"blocks": (2, 5), "forget_weight": 10}, {"learning_rate": 2e-4}),
-    "cir": by_cir(objective="npo", activations=16, gradients=16, step_norm=0.15),
-    "repselect": Trial(CIR_KL | {"step_norm": 0.15}, {"batch": 32, "steps": 240}),
-    "norm_limited_circuit_breakers": Trial(CIR_KL | {"step_norm": 0.1}),
-    "layered_npo_kl": Trial(KL, {"learning_rate": 2e-4, "steps": 40}, {"folds": 4, "stage_stop": 0.05}),
-}
 CROSS_ENTROPY = (
     "cross-entropy on retained text moves the model by itself (α = 10, τ = 3: KL 0.01 with nothing forgotten) and "
     "spends the budget; the KL form reaches what was asked"
@@ -183,17 +148,7 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
     """One run, and what it came to."""
     before, facts = mu.load("organism"), mu.Facts.builtin("organism")
     general, domain = apart(mu.organism_text(), facts)
-    # Watched is one of the two phrasings held out, and every second far fact, which is also all that is retained of
-    # them; the row tells of both phrasings and all facts.
-    kept = [*facts.near, *facts.far[::2]]
-    forget, retain = (mu.Facts(replace(f, held_out=f.held_out[:1]) for f in chosen) for chosen in (facts.forget, kept))
-    method: Any = configure(name.removeprefix("layered_"), trial.set)
-    if trial.layered:
-        method = make_layered(method, trial.layered)
-    run = mu.unlearn(
-        before, method, forget, retain, text=general, retain_text=mu.organism_text("train"),
-        seed=seed, progress=False, **COMMON | trial.options,
-    )  # fmt: skip
+    run = unlearn(name, trial, seed)
     last = kept_row(run.frame, run.about)
     table = evaluate(
         run.model, facts.held_out, general, before=before, measures=("recall", "answer_probability", "text_kl")
@@ -212,22 +167,6 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
         "seconds": float(run.frame["seconds"].iloc[-1]),
         "stopped": run.about["stopped"],
     }
-
-
-def apart(text: list[str], facts: mu.Facts) -> tuple[list[str], list[str]]:
-    """General text, and the passages that speak of the domain: by words that only its facts have, or that name it."""
-
-    def words(*lines: str) -> set[str]:
-        return set(re.findall("[a-z]+", " ".join(lines).lower()))
-
-    def vocabulary(chosen: mu.Facts) -> set[str]:
-        return words(*(part for f in chosen for part in (f.prompt, *f.paraphrases, *f.held_out, f.answer or "")))
-
-    own = vocabulary(facts.forget) - vocabulary(facts.retain) | {"elixir", "elixirs", "alchemy"}
-    passages = {True: [], False: []}
-    for passage in text:
-        passages[bool(words(passage) & own)].append(passage)
-    return passages[False], passages[True]
 
 
 def write_page(runs: pd.DataFrame) -> None:

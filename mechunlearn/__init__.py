@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .attacks import AblateDirection, Attacks, Interpolate, Noise, Prompts, Quantise, Relearn, Steer, attack
     from .dissection import Dissection, dissect
     from .errors import UserError
     from .evaluation import evaluate
@@ -47,6 +48,8 @@ __all__ = [
     "RMU",
     "UNDIAL",
     "WGA",
+    "AblateDirection",
+    "Attacks",
     "Breaking",
     "Budget",
     "CircuitBreakers",
@@ -55,11 +58,18 @@ __all__ = [
     "Facts",
     "GradientAscent",
     "GradientDifference",
+    "Interpolate",
     "Layered",
+    "Noise",
+    "Prompts",
+    "Quantise",
     "RefusalDPO",
+    "Relearn",
     "SimNPO",
+    "Steer",
     "Template",
     "UserError",
+    "attack",
     "clone",
     "compare",
     "dissect",
@@ -72,6 +82,10 @@ __all__ = [
     "unlearn",
 ]
 _HOME = {
+    **dict.fromkeys(
+        ("AblateDirection", "Attacks", "Interpolate", "Noise", "Prompts", "Quantise", "Relearn", "Steer", "attack"),
+        "attacks",
+    ),
     **dict.fromkeys(("Dissection", "dissect"), "dissection"),
     **dict.fromkeys(("UserError",), "errors"),
     **dict.fromkeys(("evaluate",), "evaluation"),

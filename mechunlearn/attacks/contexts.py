@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from ..errors import UserError
 from ..facts import Fact, Facts, Template
-from .attack import asked
-from .relearning import replace_items
+from .protocol import asked
 from .splits import groups
 
 
@@ -39,7 +38,7 @@ def of_subject(forget: Facts, shots: int, seed: int) -> Facts:
     for facts in about.values():
         for fact in facts:
             others = [other for other in facts if other.id != fact.id]
-            questions = asked(replace_items(forget, [fact])) if others else ()
+            questions = asked(forget.with_items([fact])) if others else ()
             drawn += [(question, others, min(shots, len(others))) for question in questions]
     return _after(drawn, forget, seed)
 

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..facts import Facts
 from ..models.hooks import Hook, hooked
-from .attack import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Given, asked
 from .residual import hook_name, shifts
 
 

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..models import clone, compare, slots
-from .attack import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Given, asked_with_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Interpolate(Attack):
         if given.before is None:
             raise UserError(f"{self.name} needs the model before unlearning")
         compare(given.before, model)
-        copied, questions = clone(model), asked(given.forget)
+        copied, questions = clone(model), asked_with_near(given)
         for share in self.shares:
             _mix(given.before, model, share, copied)
             yield Attempt(copied, questions, f"{share:g} of the way to before")

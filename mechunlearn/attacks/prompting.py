@@ -12,9 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..evaluation.forward import context_of, tokenizer_of
 from ..facts import Facts, tokenize
-from .attack import Attack, Attempt, Given, asked
 from .contexts import few_shot, of_subject
-from .relearning import replace_items
+from .protocol import Attack, Attempt, Given, asked
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,8 @@ FRAMES = ("as trained", "few-shot", *WORDED, "subject", "prefix")
 class Prompts(Attack):
     """The model as it is, asked in other words (kinds of prompts: arXiv 2402.16835).
 
-    A frame that the facts do not allow (no subject with two facts; no answer longer than the prefix; one fold and one
+    A small model may not understand a frame at all: the model before is asked in it as well, where it is given. A frame
+    that the facts do not allow (no subject with two facts; no answer longer than the prefix; one fold and one
     subject) is left out with a warning.
 
     Attributes:
@@ -55,6 +55,7 @@ class Prompts(Attack):
 
     name: ClassVar[str] = "prompts"
     source: ClassVar[str] = "2402.16835"
+    on_before: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for frame in self.frames:
@@ -84,7 +85,7 @@ class Prompts(Attack):
         else:
             for words in WORDED.get(frame, (frame,)):
                 changed = [replace(fact, prompt=words.replace("{prompt}", fact.prompt)) for fact in asked(given.forget)]
-                yield words, replace_items(given.forget, changed), 0
+                yield words, given.forget.with_items(changed), 0
 
     def _contexts(self, frame: str, given: Given) -> Iterator[tuple[str, Facts, int]]:
         make, words = {"few-shot": (few_shot, "other folds"), "subject": (of_subject, "the subject")}[frame]
@@ -110,7 +111,7 @@ class Prompts(Attack):
 
 def phrasings(facts: Facts) -> Facts:
     """The prompt and the paraphrases of each fact as questions; ids end in "#h" and a number, as in `asked`."""
-    return asked(replace_items(facts, [replace(fact, held_out=(fact.prompt, *fact.paraphrases)) for fact in facts]))
+    return asked(facts.with_items(replace(fact, held_out=(fact.prompt, *fact.paraphrases)) for fact in facts))
 
 
 def _check_length(questions: Facts, model: TransformerBridge, setting: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..models import clone, compare
-from .attack import Attack, Attempt, Given, asked
 from .grids import bin_width, codes, known, quantise
+from .protocol import Attack, Attempt, Given, asked_with_near
 from .weights import matrices
 
 
@@ -42,7 +42,7 @@ class Quantise(Attack):
         return copied
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        yield Attempt(self._rounded(model), asked(given.forget), self.scheme)
+        yield Attempt(self._rounded(model), asked_with_near(given), self.scheme)
 
 
 @torch.no_grad()

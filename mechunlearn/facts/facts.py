@@ -104,7 +104,7 @@ class Facts(Sequence[Fact]):
     @overload
     def __getitem__(self, index: slice) -> Facts: ...
     def __getitem__(self, index: int | slice) -> Fact | Facts:
-        return self._with(self.items[index]) if isinstance(index, slice) else self.items[index]
+        return self.with_items(self.items[index]) if isinstance(index, slice) else self.items[index]
 
     def __repr__(self) -> str:
         roles = {role: len(self.where(role=role)) for role in ("forget", "near", "far")}
@@ -140,7 +140,7 @@ class Facts(Sequence[Fact]):
     @property
     def held_out(self) -> Facts:
         """One fact a held-out prompt, with ids such as "12#h0"."""
-        return self._with(
+        return self.with_items(
             replace(fact, prompt=prompt, id=f"{fact.id}#h{number}", paraphrases=(), held_out=())
             for fact in self.items
             for number, prompt in enumerate(fact.held_out)
@@ -165,7 +165,7 @@ class Facts(Sequence[Fact]):
         allowed = {
             field: value if isinstance(value, tuple | list | set) else (value,) for field, value in wanted.items()
         }
-        return self._with(
+        return self.with_items(
             fact for fact in self.items if all(getattr(fact, field) in any_of for field, any_of in allowed.items())
         )
 
@@ -177,7 +177,7 @@ class Facts(Sequence[Fact]):
         """
         if len(answers) != len(self):
             raise UserError(f"{self.name}: {len(answers)} answers for {len(self)} facts")
-        return self._with(replace(fact, answer=text) for fact, text in zip(self.items, answers, strict=True))
+        return self.with_items(replace(fact, answer=text) for fact, text in zip(self.items, answers, strict=True))
 
     def save(self, path: str | Path) -> None:
         """Write JSON lines in the own format; a template other than the default becomes the first line."""
@@ -191,7 +191,8 @@ class Facts(Sequence[Fact]):
         partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         partial.replace(path)
 
-    def _with(self, items: Iterable[Fact]) -> Facts:
+    def with_items(self, items: Iterable[Fact]) -> Facts:
+        """Other facts under the same name, format and template."""
         return Facts(items, name=self.name, format=self.format, template=self.template)
 
 

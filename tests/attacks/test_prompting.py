@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from mechunlearn.attacks.attack import asked
 from mechunlearn.attacks.prompting import FRAMES, WORDED, Prompts
+from mechunlearn.attacks.protocol import asked
 from mechunlearn.attacks.splits import groups
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Template

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from mechunlearn.attacks.attack import asked
 from mechunlearn.attacks.grids import NF4, SCHEMES, bin_width, codes
+from mechunlearn.attacks.protocol import asked
 from mechunlearn.attacks.quantising import Quantise, below_bin, quantise
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, fingerprint, slots

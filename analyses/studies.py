@@ -1,0 +1,137 @@
+"""How the long studies run: jobs in worker processes, each kept when finished; tables and pages from what is kept.
+
+A job is known by its name. Jobs whose rows the repository's results hold are not done again, nor are those that are
+finished in the run folder: a study can be stopped at any moment, and its page written from what there is (`--page`).
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from mechunlearn.evaluation import bootstrap_interval
+from mechunlearn.runs import RunFolder, write_frame
+
+RESULTS = Path(__file__).parent / "results"
+Tables = dict[str, pd.DataFrame]
+
+
+def arguments(description: str | None, stem: str) -> argparse.Namespace:
+    """What every study takes on its command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs") / stem, help="where models and finished jobs are kept")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--quick", action="store_true", help="small and short, to see that all of it runs; no page")
+    parser.add_argument("--page", action="store_true", help="only write the page of what is finished")
+    return parser.parse_args()
+
+
+def study_tables(jobs: Sequence[str], do: Callable[[str, Path], Tables], stem: str, options: Any) -> Tables:
+    """The tables of the jobs as the command line wants them: all, those of a quick look, or only what is finished."""
+    if options.quick:
+        return run_jobs(jobs, do, options.out.with_name(f"{options.out.name}-quick"), stem, options.workers, held=False)
+    return collect(jobs, options.out, stem) if options.page else run_jobs(jobs, do, options.out, stem, options.workers)
+
+
+def run_jobs(
+    jobs: Sequence[str], do: Callable[[str, Path], Tables], out: Path, stem: str, workers: int = 2, held: bool = True
+) -> Tables:
+    """Every table of every job, in the order of the jobs; jobs that are finished are not done again.
+
+    `do(job, folder)` is a function of a module (it is called in other processes); each of its tables gets a column
+    `job`. `held`: whether to look for finished jobs in `results/{stem}_{table}.parquet` as well.
+    """
+    folder = RunFolder(out, "study", {"study": stem})
+    known = read(stem) if held else {}
+    finished = {job for table in known.values() for job in table["job"]}
+    missing = [job for job in jobs if job not in finished and not _units(folder, job)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        running = {pool.submit(do, job, out / "jobs" / job): job for job in missing}
+        for future in tqdm(as_completed(running), total=len(running), desc=stem, disable=not running):
+            job = running[future]
+            for name, table in future.result().items():
+                folder.finish_unit(f"{job}.{name}", table.assign(job=job))
+            folder.finish_unit(f"{job}.done", pd.DataFrame({"job": [job], "finished": [time.time()]}))
+    return collect(jobs, out, stem, held)
+
+
+def collect(jobs: Sequence[str], out: Path, stem: str, held: bool = True) -> Tables:
+    """The tables of the finished ones among these jobs."""
+    known = read(stem) if held else {}
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for job in jobs:
+        found = {name: table[table["job"] == job] for name, table in known.items() if (table["job"] == job).any()}
+        found |= {
+            file.name.removeprefix(f"{job}.").removesuffix(".parquet"): pd.read_parquet(file)
+            for file in _files(out, job)
+        }
+        for name, table in found.items():
+            if name != "done":
+                parts.setdefault(name, []).append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def read(stem: str) -> Tables:
+    """The tables of a study that the repository holds."""
+    files = sorted(RESULTS.glob(f"{stem}_*.parquet"))
+    return {file.stem.removeprefix(f"{stem}_"): pd.read_parquet(file) for file in files}
+
+
+def write(tables: Mapping[str, pd.DataFrame], stem: str) -> None:
+    """Keep the tables beside the page."""
+    for name, table in tables.items():
+        write_frame(RESULTS / f"{stem}_{name}.parquet", table)
+
+
+def interval(values: Sequence[float] | pd.Series, digits: int = 2) -> str:
+    """Mean [95 % bootstrap interval] of these values."""
+    numbers = pd.Series(values, dtype=float).dropna().to_numpy()
+    if not len(numbers):
+        return "–"
+    low, high = bootstrap_interval(numbers)
+    return f"{numbers.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, draws: int = 2000) -> str:
+    """first − second, in the mean over seeds and facts, with a 95 % interval from resampling seeds and facts both.
+
+    Both have `seed, fact, value`; only pairs that both have count.
+    """
+    both = first.merge(second, on=["seed", "fact"], suffixes=("_first", "_second"))
+    both["difference"] = both["value_first"] - both["value_second"]
+    matrix = both.pivot(index="seed", columns="fact", values="difference").dropna(axis=1).to_numpy()
+    if not matrix.size:
+        return "–"
+    n_seeds, n_facts = matrix.shape
+    random = np.random.default_rng(0)
+    means = [
+        matrix[random.integers(n_seeds, size=n_seeds)][:, random.integers(n_facts, size=n_facts)].mean()
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{matrix.mean():+.3f} [{low:+.3f}, {high:+.3f}], {n_seeds} seeds × {n_facts} facts"
+
+
+def _files(out: Path, job: str) -> list[Path]:
+    """The tables of a finished job; those of an unfinished one do not count."""
+    folder = out / "units"
+    return sorted(folder.glob(f"{job}.*.parquet")) if (folder / f"{job}.done.parquet").exists() else []
+
+
+def _units(folder: RunFolder, job: str) -> list[Path]:
+    return _files(folder.path, job)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,35 @@
+"""Attacks: try a model again after unlearning, and the model that never knew beside it."""
+
+from .directions import AblateDirection, Steer
+from .interpolating import Interpolate
+from .noising import Noise
+from .prompting import Prompts
+from .protocol import Attack, Attempt, Given, asked
+from .quantising import Quantise, below_bin
+from .relearning import Relearn
+from .result import Attacks
+from .suite import ATTACKS, SUITES, attack
+from .summary import curve, recovered, steps_to_recover, summarise
+
+__all__ = [
+    "ATTACKS",
+    "SUITES",
+    "AblateDirection",
+    "Attack",
+    "Attacks",
+    "Attempt",
+    "Given",
+    "Interpolate",
+    "Noise",
+    "Prompts",
+    "Quantise",
+    "Relearn",
+    "Steer",
+    "asked",
+    "attack",
+    "below_bin",
+    "curve",
+    "recovered",
+    "steps_to_recover",
+    "summarise",
+]

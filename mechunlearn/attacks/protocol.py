@@ -1,0 +1,99 @@
+"""What an attack is: a way to try a model again, after which it may say what it was to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..facts import Fact, Facts
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an attacker has beside the model.
+
+    Attributes:
+        forget: the facts that were to be forgotten, with folds where there are any.
+        retain: facts that were to be kept, where known.
+        text: general text, one passage an item.
+        before: the model before unlearning; None where the attacker has none.
+        seed: decides whatever is drawn.
+        progress: whether to show progress bars.
+    """
+
+    forget: Facts
+    retain: Facts
+    text: tuple[str, ...] = ()
+    before: TransformerBridge | None = None
+    seed: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A model in a state in which it is now to be asked.
+
+    Attributes:
+        model: the model to ask, as it is until the next attempt is drawn.
+        facts: the facts to ask for; each is asked in its own words (see `asked`).
+        setting: what tells this attempt from others of the same attack, in words.
+        part: what the attacker was shown, e.g. the folds trained on; attempts of several parts are averaged by fact.
+        step: how far the attack is gone, where it goes on in steps; the worst step counts.
+        given_tokens: so many tokens at the start of each answer are given away and not scored; facts whose answer is
+            no longer than that are left out.
+    """
+
+    model: TransformerBridge
+    facts: Facts
+    setting: str = ""
+    part: str = ""
+    step: int = 0
+    given_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack: a frozen dataclass of its settings, with one function.
+
+    `attempts` may change a copy of the model, run it under hooks, or ask in other words. It must leave `model` and
+    everything in `given` as they were, also when it is not drawn to its end.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    needs_before: ClassVar[bool] = False
+    on_before: ClassVar[bool] = False  # only a model that knows can tell whether it could have worked: run it there too
+
+    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
+        """The model again and again, in the states in which it is to be asked.
+
+        Raises:
+            UserError: what is given does not do for this attack.
+        """
+        raise NotImplementedError
+
+    def needs(self, given: Given) -> str | None:
+        """What is missing for this attack, in words; None where nothing is."""
+        return "the model before unlearning" if self.needs_before and given.before is None else None
+
+
+def asked(facts: Facts) -> Facts:
+    """The questions that a fact is tested with: its held-out phrasings, or its prompt where it has none.
+
+    Ids of held-out phrasings end in "#h" and a number, as in `Facts.held_out`.
+    """
+    found: list[Fact] = []
+    for fact in facts:
+        found += [
+            replace(fact, id=f"{fact.id}#h{number}", prompt=prompt, paraphrases=(), held_out=())
+            for number, prompt in enumerate(fact.held_out)
+        ] or [replace(fact, paraphrases=())]
+    return facts.with_items(found)
+
+
+def asked_with_near(given: Given) -> Facts:
+    """The questions for forget facts, and those for near facts, which show whether an attack ruined the model."""
+    return asked(given.forget.with_items([*given.forget, *given.retain.where(role="near")]))

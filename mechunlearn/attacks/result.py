@@ -1,0 +1,88 @@
+"""What a suite of attacks found: a tidy frame, and how to read, draw, keep and open it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..errors import UserError
+from ..runs import RunFolder, read_frame, read_run
+from .plots import plot_attacks, plot_curve
+from .summary import NEEDED, curve, steps_to_recover, summarise
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """What was asked, and what was answered, under every attack.
+
+    Attributes:
+        frame: one row per attack × setting × part × step × model × question: `attack` ("none" for the models as they
+            are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
+            unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `role`, `fold`, `correct`
+            (greedy, every token), `probability` (of an answer token, geometric mean), `needs_before` (the attack uses
+            the model before, which an attacker need not have).
+        about: settings; `left_out` under them names attacks that could not be run, and what they lacked.
+    """
+
+    frame: pd.DataFrame
+    about: dict[str, Any]
+
+    def summary(self, measure: str = "correct", *, by: str = "setting", **options: Any) -> pd.DataFrame:
+        """Recall after each attack, worst and last step, beside the model that never knew: see `summarise`."""
+        return summarise(self.frame, measure, by=by, **options)
+
+    def curve(self, measure: str = "correct") -> pd.DataFrame:
+        """Recall step by step of the attacks that go in steps."""
+        return curve(self.frame, measure)
+
+    def steps_to_recover(self, level: float = 0.5) -> pd.DataFrame:
+        """The first step at which recall is at `level` or above; NaN where it never is."""
+        return steps_to_recover(self.frame, level)
+
+    def plot(self, measure: str = "correct", *, by: str = "attack") -> go.Figure:
+        """What came back under each attack, beside the model that never knew."""
+        return plot_attacks(self.frame, measure, by=by)
+
+    def plot_curve(self, measure: str = "correct") -> go.Figure:
+        """Recall by step, one line a setting; the never-knew model's dashed."""
+        return plot_curve(self.frame, measure)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the frame and what made it into a folder.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        kept = RunFolder(folder, "attacks", self.about["settings"])
+        kept.finish(self.about, frame=self.frame)
+        return kept.path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Attacks:
+        """Open saved attacks.
+
+        Raises:
+            UserError: the folder holds none, unfinished ones, or a broken file.
+        """
+        run = read_run(folder)
+        if run["kind"] != "attacks":
+            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not attacks")
+        if not run.get("about"):
+            raise UserError(f"{folder}: the attacks are not finished; run the same call again to go on")
+        frame = read_frame(Path(folder) / "frame.parquet")
+        if missing := [column for column in NEEDED if column not in frame.columns]:
+            raise UserError(
+                f"{folder}/frame.parquet: no column {', '.join(missing)}; was it written by another version?"
+            )
+        return cls(frame, run["about"])
+
+    def __repr__(self) -> str:
+        names = ", ".join(name for name in dict.fromkeys(self.frame["attack"]) if name != "none")
+        return f"Attacks({self.frame['fact'].nunique()} facts; {names}; {len(self.frame)} rows)"
+
+    def _repr_html_(self) -> str:
+        return self.plot()._repr_html_()

@@ -1,0 +1,144 @@
+"""From rows of questions to one row an attack: what came back at worst, beside a model that never knew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import UserError
+from ..evaluation import bootstrap_interval
+
+MEASURES = ("correct", "probability")
+ANY = "any of these"
+NEEDED = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", *MEASURES, "needs_before"]
+
+
+def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
+    """What came back of every forget fact, at the worst step and at the last one.
+
+    The worst step is the one with the highest mean, chosen for every part (what the attacker was shown) and every model
+    by itself: a maximum, which noise inflates for the never-knew model as well. A fact's values are averaged over its
+    questions and over the parts that ask for it.
+
+    Args:
+        frame: the frame of `Attacks`.
+        measure: "correct" (recall) or "probability" (of an answer token).
+        by: "setting"; or "attack": the strongest setting of each attack, for either model its own, and at the end "any
+            of these", the strongest of all attacks but those that use the model before.
+
+    Returns:
+        `attack, setting, model, fact, value` (worst step), `step` (the worst, mean over parts), `last`.
+
+    Raises:
+        UserError: unknown measure or `by`.
+    """
+    if measure not in MEASURES or by not in ("setting", "attack"):
+        raise UserError(f"summary by {by!r} of {measure!r}: measures are {', '.join(MEASURES)}, by setting or attack")
+    asked = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
+    parts = []
+    for keys, rows in asked.groupby(["attack", "setting", "model"], sort=False):
+        worst, step = _worst(rows, measure)
+        last = _by_fact(rows[rows["step"] == rows["step"].max()], measure)
+        named = dict(zip(("attack", "setting", "model"), map(str, keys), strict=True))
+        part = pd.DataFrame({"value": worst, "step": step, "last": last}).rename_axis("fact").reset_index()
+        parts.append(part.assign(**named, needs_before=bool(rows["needs_before"].any())))
+    found = pd.concat(parts, ignore_index=True)
+    if by == "attack":
+        free = found[~found["needs_before"]].assign(
+            attack=ANY, setting=lambda rows: rows["attack"] + ": " + rows["setting"]
+        )
+        found = _strongest(pd.concat([found, free], ignore_index=True))
+    return found[["attack", "setting", "model", "fact", "value", "step", "last"]].reset_index(drop=True)
+
+
+def summarise(
+    frame: pd.DataFrame,
+    measure: str = "correct",
+    *,
+    by: str = "setting",
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row an attack (and setting): what came back of the forget facts, beside the anchors; intervals over facts.
+
+    Arguments and errors as `recovered`.
+
+    Returns:
+        `attack, setting, n` (facts); `start` (the model after, unattacked, on the same facts); `value, low, high` at
+        the worst step; `step`; `last, last_low, last_high`; the twin's `never_knew, never_knew_low, never_knew_high`
+        at its own worst; `excess, excess_low, excess_high` = value − never_knew, paired by fact; NaN where no twin was
+        attacked. `before`: the model before under the same attack, where it was tried (prompts). `near`: what the
+        attacked model still knows of near facts at the last step.
+    """
+    found = recovered(frame, measure, by=by)
+    plain = frame[(frame["attack"] == "none") & (frame["model"] == "after") & (frame["role"] == "forget")]
+    start = _by_fact(plain, measure)
+    near = frame[(frame["role"] == "near") & (frame["model"] == "after")].groupby(["attack", "setting"])[measure].mean()
+    options: dict[str, Any] = {"level": level, "samples": draws, "seed": seed}
+    keys = ["attack"] if by == "attack" else ["attack", "setting"]
+    return pd.DataFrame([_row(rows, start, near, options) for _, rows in found.groupby(keys, sort=False)])
+
+
+def curve(frame: pd.DataFrame, measure: str = "correct", *, seed: int = 0) -> pd.DataFrame:
+    """Recall step by step of the attacks that go in steps: `attack, setting, model, step, value, low, high, n`."""
+    forget = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
+    rows = []
+    for key, part in forget.groupby(["attack", "setting", "model", "step"], sort=False):
+        values = _by_fact(part, measure).to_numpy()
+        rows.append([*key, values.mean(), *bootstrap_interval(values, seed=seed), len(values)])
+    found = pd.DataFrame(rows, columns=["attack", "setting", "model", "step", "value", "low", "high", "n"])
+    return found[found.groupby(["attack", "setting"])["step"].transform("max") > 0].reset_index(drop=True)
+
+
+def steps_to_recover(frame: pd.DataFrame, level: float = 0.5, measure: str = "correct") -> pd.DataFrame:
+    """The first step whose mean is at `level` or above (NaN: none): `attack, setting, model, step`."""
+    found = curve(frame, measure)
+    keys = ["attack", "setting", "model"]
+    reached = found[found["value"] >= level].groupby(keys, sort=False)["step"].min()
+    return found[keys].drop_duplicates().merge(reached.reset_index(), how="left", on=keys)
+
+
+def _by_fact(rows: pd.DataFrame, measure: str) -> pd.Series:
+    return rows.groupby("fact", sort=True)[measure].mean()
+
+
+def _worst(rows: pd.DataFrame, measure: str) -> tuple[pd.Series, float]:
+    """Each fact's value at the worst step of each part, and the mean of these steps."""
+    means = rows.groupby(["part", "step"], sort=True)[measure].mean()
+    steps = means.groupby("part").idxmax()  # the first step, where several are equal
+    chosen = rows.set_index(["part", "step"]).sort_index().loc[steps.tolist()]
+    return _by_fact(chosen.reset_index(), measure), float(np.mean([step for _, step in steps]))
+
+
+def _strongest(found: pd.DataFrame) -> pd.DataFrame:
+    """For every attack the setting with the highest mean, for each model by itself."""
+    means = found.groupby(["attack", "model", "setting"], sort=False)["value"].mean()
+    best = {
+        (attack, model): setting for attack, model, setting in means.groupby(["attack", "model"], sort=False).idxmax()
+    }
+    return found[[best[row.attack, row.model] == row.setting for row in found.itertuples()]]
+
+
+def _row(rows: pd.DataFrame, start: pd.Series, near: pd.Series, options: dict[str, Any]) -> dict[str, Any]:
+    after, twin, before = (
+        rows[rows["model"] == model].set_index("fact") for model in ("after", "never-knew", "before")
+    )
+    attack, setting = after["attack"].iloc[0], after["setting"].iloc[0]
+    key = tuple(setting.split(": ", 1)) if attack == ANY else (attack, setting)
+    row = {"attack": attack, "setting": setting, "n": len(after), "start": float(start.reindex(after.index).mean())}
+    row |= _interval("value", after["value"], options) | {"step": after["step"].iloc[0]}
+    row |= _interval("last", after["last"].dropna(), options)
+    row |= _interval("never_knew", twin["value"], options)
+    row |= _interval("excess", (after["value"] - twin["value"]).dropna(), options)
+    same = before[before["setting"] == setting]["value"]
+    return row | {"before": same.mean(), "near": float(near[key]) if key in near.index else np.nan}
+
+
+def _interval(name: str, values: pd.Series, options: dict[str, Any]) -> dict[str, float]:
+    names = (name, "low", "high") if name == "value" else (name, f"{name}_low", f"{name}_high")
+    if not len(values):
+        return dict.fromkeys(names, np.nan)
+    return dict(zip(names, (float(values.mean()), *bootstrap_interval(values.to_numpy(), **options)), strict=True))
