@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..adapters import lora
 from ..errors import UserError
-from ..facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts
+from ..facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
 from ..models import clone
 from ..sites import resolve
 from ..training import Phase, Settings, Trainer, borrowed
@@ -24,8 +24,9 @@ from .protocol import Attack, Attempt, Given, asked
 
 DATA = ("folds", "near", "far", "text")
 FORMS = ("text", "choice")
-SUBSETS = ("all_but_one", "every")
+SUBSETS = ("all_but_one", "one", "every")
 TRAINABLE = ("everything", "mlp", "lora")
+OPTIONS = 4  # to choose from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,13 @@ class Relearn(Attack):
     in held-out phrasings before the first and after every epoch. No fact of V, and no held-out phrasing, is ever
     trained on. Near facts are asked as well after the last epoch: an attack that ruins the model shows there.
 
+    A word of V may still be met where T says it too: as the answer to a fact of T, or as one of T's distractors in the
+    form "choice". That tells which answers there are, not whose they are, and the never-knew twin is told the same.
+
     Attributes:
         data: "folds": T; "near", "far", "text": facts or text that were to be kept (benign relearning), all forget
             facts being asked.
-        subsets: of folds to train on: "all_but_one", or "every" proper subset.
+        subsets: of folds to train on: "all_but_one", "one", or "every" proper subset.
         form: "text": the statement, every token trained; "choice": a question with four options, the answer trained.
         trainable: "everything", "mlp", or "lora" (adapters of `rank` on every linear map of the blocks).
         optimizer, learning_rate, epochs, batch: constant rate, gradients clipped to norm 1, weights in float32.
@@ -69,17 +73,32 @@ class Relearn(Attack):
 
     @property
     def label(self) -> str:
-        """The settings in words."""
+        """The settings in words; no two attacks share them, so that a summary never mixes any."""
         what = "" if self.data == "folds" else f"{self.data}, "
-        form = ", as choices" if self.form == "choice" else ""
-        return f"{what}{self.trainable}, {self.optimizer} {self.learning_rate:g}{form}"
+        own = [
+            words
+            for words, told in (
+                ("as choices", self.form == "choice"),
+                ("every subset", self.data == "folds" and self.subsets == "every"),
+                (f"rank {self.rank}", self.trainable == "lora" and self.rank != Relearn.rank),
+                (f"{self.epochs} epochs", self.epochs != Relearn.epochs),
+                (f"batches of {self.batch}", self.batch != Relearn.batch),
+            )
+            if told
+        ]
+        return ", ".join([f"{what}{self.trainable}", f"{self.optimizer} {self.learning_rate:g}", *own])
 
     def needs(self, given: Given) -> str | None:
-        if self.data == "folds":
-            return None if len(given.forget.folds) > 1 else "forget facts in two folds or more"
         if self.data == "text":
             return None if given.text else "general text"
-        return None if len(given.retain.where(role=self.data)) else f"{self.data} facts"
+        trained = given.forget if self.data == "folds" else given.retain.where(role=self.data)
+        if self.data == "folds" and len(trained.folds) < 2:
+            return "forget facts in two folds or more"
+        if not len(trained):
+            return f"{self.data} facts"
+        if self.form == "choice" and min(len(wrong_answers(fact)) for fact in trained) < OPTIONS - 1:
+            return f"{OPTIONS - 1} distractors of every fact that it trains on"
+        return None
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         near = asked(given.retain.where(role="near"))
@@ -100,7 +119,8 @@ class Relearn(Attack):
             yield self.data, given.retain.where(role=self.data), asked(given.forget)
         else:
             folds = list(given.forget.folds)
-            sizes = range(len(folds) - 1, 0, -1) if self.subsets == "every" else [len(folds) - 1]
+            most = len(folds) - 1
+            sizes = {"all_but_one": [most], "one": [1], "every": range(most, 0, -1)}[self.subsets]
             for size in sizes:
                 for chosen in combinations(folds, size):
                     rest = [fold for fold in folds if fold not in chosen]
@@ -138,7 +158,7 @@ class Relearn(Attack):
         if not isinstance(train, Facts):
             return tokenize_texts(train, model.tokenizer, context=model.cfg.n_ctx)
         if self.form == "choice":
-            shown = [multiple_choice(fact, letters=False, seed=seed * 10_007 + epoch).question for fact in train]
+            shown = [_as_choice(fact, seed * 10_007 + epoch) for fact in train]
         else:
             shown = [_phrased(fact, epoch + place) for place, fact in enumerate(train)]
         rows = tokenize(train.with_items(shown), model.tokenizer, context=model.cfg.n_ctx)
@@ -159,6 +179,10 @@ class Relearn(Attack):
         else:
             sites = ["everything"] if self.trainable == "everything" else ["mlp_keys", "value_vectors"]
             yield [slot.tensor for site in sites for slot in resolve(site, model).slots]
+
+
+def _as_choice(fact: Fact, seed: int) -> Fact:
+    return multiple_choice(fact, options=OPTIONS, letters=False, seed=seed).question
 
 
 def _phrased(fact: Fact, turn: int) -> Fact:

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..evaluation import score_answers
-from ..facts import Facts, Tokens, tokenize
+from ..facts import Facts, Tokens, fact_of, tokenize
 from ..models import compare, fingerprint
 from ..runs import RunFolder, read_frame, read_run
 from .directions import AblateDirection, Steer
@@ -94,7 +94,8 @@ def attack(
 
     Raises:
         UserError: no forget facts, an unknown attack, models that do not match, an attack of the list that lacks what
-            it needs. Of a named suite such attacks are left out, with a warning and in `about["left_out"]`.
+            it needs. Of a named suite such attacks are left out, with a warning and in `about["settings"]["left_out"]`;
+            it is an error where nothing is left.
     """
     if not len(facts.forget):
         raise UserError(f'{facts.name}: no facts to ask for; give those that were to be forgotten the role "forget"')
@@ -108,7 +109,7 @@ def attack(
         "attacks": [describe(one) for one in chosen],
         "left_out": left_out,
         "facts": facts.hash,
-        "text": hashlib.sha256("\n".join(given.text).encode()).hexdigest() if given.text else None,
+        "text": _hash(given.text) if given.text else None,
         "models": {name: None if one is None else fingerprint(one) for name, one in models.items()},
         "seed": seed,
     }
@@ -143,7 +144,11 @@ def choose(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Att
     """
     if isinstance(suite, str) and suite in SUITES:
         lacking = {label(one): need for one in SUITES[suite] if (need := one.needs(given)) is not None}
-        return tuple(one for one in SUITES[suite] if label(one) not in lacking), lacking
+        possible = tuple(one for one in SUITES[suite] if label(one) not in lacking)
+        if not possible:
+            needed = ", or ".join(dict.fromkeys(lacking.values()))
+            raise UserError(f"suite {suite!r}: none of its attacks can be run; they need {needed}")
+        return possible, lacking
     chosen = []
     for one in [suite] if isinstance(suite, str) else suite:
         if isinstance(one, str):
@@ -155,12 +160,12 @@ def choose(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Att
         chosen.append(one)
     if not chosen:
         raise UserError(f"no attack to run; attacks are {', '.join(ATTACKS)}")
-    return tuple(chosen), {}
+    return tuple(dict.fromkeys(chosen)), {}  # asked for twice, an attack would count twice
 
 
 def describe(one: Attack) -> dict[str, Any]:
-    """An attack as plain values."""
-    return {"attack": one.name, **asdict(one)}
+    """An attack as plain values, as they are read again from a run folder."""
+    return json.loads(json.dumps({"attack": one.name, **asdict(one)}, default=str))
 
 
 def label(one: Attack) -> str:
@@ -202,7 +207,7 @@ def _ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFra
             "part": attempt.part,
             "step": attempt.step,
             "model": model,
-            "fact": [fact.id.rpartition("#h")[0] or fact.id for fact in facts],
+            "fact": [fact_of(fact.id) for fact in facts],
             "question": [fact.id for fact in facts],
             "role": [fact.role for fact in facts],
             "fold": pd.array([fact.fold for fact in facts], dtype="Int64"),
@@ -234,5 +239,5 @@ def _once(folder: RunFolder | None, unit: str, compute: Callable[[], pd.DataFram
     return known
 
 
-def _hash(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
+def _hash(values: dict[str, Any] | Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]

@@ -52,7 +52,8 @@ def evaluate(
 
     Args:
         model: what `load` gives (it carries its tokenizer).
-        facts: all need answers; pass `facts.held_out` for prompts that were not trained.
+        facts: all need answers; pass `facts.held_out` for prompts that were not trained. Its questions for one fact
+            count as that one fact in intervals and `n`.
         text: passages of general text, or their tokens.
         before: the model to compare generations and divergence with.
         measures: names in `MEASURES`; None takes all that the rest allows: generations and `text_kl` only with

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from ..errors import UserError
+from ..facts import fact_of
 from .intervals import bootstrap_interval
 from .measures import MEASURES, TEXT
 
@@ -30,6 +32,8 @@ def summarise(
 ) -> pd.DataFrame:
     """The table that `evaluate` gives, from what `per_fact` and `per_text` give.
 
+    Questions that ask for one fact (`Facts.held_out`) are averaged first: `n` and the intervals are over facts.
+
     Raises:
         UserError: `by` names no fields of facts; a value that is infinite.
     """
@@ -37,7 +41,7 @@ def summarise(
     rows = []
     for group, part in _groups(facts, by) if facts is not None else ():
         for measure in (name for name in MEASURES if name in part):
-            values = part[measure].dropna().to_numpy(dtype=float)
+            values = _by_fact(part["id"], part[measure])
             if len(values):
                 rows.append([*group, measure, values.mean(), *bootstrap_interval(values, seed=seed), len(values)])
     for measure in (name for name in TEXT if texts is not None and name in texts):
@@ -82,13 +86,17 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("r
     for group, part in _groups(first, by):
         other = second.loc[part.index]
         for measure in measures:
-            both = np.stack([part[measure], other[measure]]).astype(float)
-            both = both[:, ~np.isnan(both).any(0)]
-            if both.shape[1]:
-                apart = both[1] - both[0]
-                edges = bootstrap_interval(apart, seed=seed)
-                rows.append([*group, measure, *both.mean(1), apart.mean(), *edges, both.shape[1]])
+            known = part[measure].notna().to_numpy() & other[measure].notna().to_numpy()
+            if known.any():
+                old, new = (_by_fact(part["id"][known], frame[measure][known]) for frame in (part, other))
+                edges = bootstrap_interval(new - old, seed=seed)
+                rows.append([*group, measure, old.mean(), new.mean(), (new - old).mean(), *edges, len(old)])
     return pd.DataFrame(rows, columns=[*by, "measure", "first", "second", "difference", "low", "high", "n"])
+
+
+def _by_fact(questions: pd.Series, values: pd.Series) -> Float[np.ndarray, " fact"]:
+    """The mean over the questions of each fact: they fail and succeed together, so only facts can be resampled."""
+    return values.dropna().groupby(questions.map(fact_of), sort=False).mean().to_numpy(dtype=float)
 
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:

@@ -2,7 +2,7 @@
 
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
-from .facts import Facts, organism_text
+from .facts import Facts, fact_of, organism_text
 from .tokens import Tokens, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Facts",
     "Template",
     "Tokens",
+    "fact_of",
     "multiple_choice",
     "organism_text",
     "paper_positions",

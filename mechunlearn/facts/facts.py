@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -202,6 +203,11 @@ def _choose(record: Record, forget: str) -> Record:
     values["role"] = record.inner("roles").optional(forget)
     values["fold"] = record.inner("folds").whole_number(forget)
     return Record(values, record.place)
+
+
+def fact_of(question: str) -> str:
+    """The id of the fact that a question asks for: what stands before the "#h0" of `Facts.held_out`."""
+    return re.sub(r"#h\d+$", "", question)
 
 
 def organism_text(split: str = "held_out") -> list[str]:

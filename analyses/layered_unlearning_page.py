@@ -1,0 +1,196 @@
+"""The page of `layered_unlearning.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+from studies import RESULTS, Tables, interval
+
+METHODS = {
+    "npo": "NPO + KL",
+    "rmu": "RMU",
+    "gradient_difference": "gradient difference, KL",
+    "cir": "CIR, soft collapse",
+}
+ARMS = (
+    "plain",
+    "plain, 4 stages",
+    "layered 2",
+    "layered 3",
+    "layered 4",
+    "layered 4, no fold retained",
+    "layered 4, reversed",
+)
+SINGLE = {f"folds {fold}": fold for fold in range(4)}
+SITES = ("everything", "mlp_keys", "value_vectors", "attention")
+
+
+def write(tables: Tables, missing: int) -> None:
+    """`layered_unlearning.md` and its pictures."""
+    matrix = tables["matrix"].assign(fold=lambda rows: rows["fold"].astype(int))
+    parts = [INTRODUCTION]
+    if missing:
+        parts.append(f"**In progress:** {missing} of the study's runs are still to come.\n")
+    parts += ["## Before the attack, and after it\n", SUMMARY, _summary(tables["runs"], matrix)]
+    _heatmaps(matrix, "npo").write_image(RESULTS / "layered_unlearning_matrix.png", scale=2)
+    parts += [
+        "\n## The relearning matrix\n",
+        "![Recall of each fold after relearning another](layered_unlearning_matrix.png)\n",
+    ]
+    for name, title in METHODS.items():
+        if (matrix["method"] == name).any():
+            parts += [f"### {title}\n", _cells(matrix[matrix["method"] == name])]
+    if "restored" in tables:
+        restored = tables["restored"].assign(fold=lambda rows: rows["fold"].astype(int))
+        _restored_picture(restored).write_image(RESULTS / "layered_unlearning_restored.png", scale=2)
+        parts += [
+            "\n## The restoration matrix\n",
+            RESTORED,
+            "![Recall regained without one stage's change](layered_unlearning_restored.png)\n",
+        ]
+        parts += [_restored(restored)]
+    if "two_way" in tables:
+        parts += [
+            "\n## The attacked plain model, patched into the attacked layered one\n",
+            TWO_WAY,
+            _two_way(tables["two_way"]),
+        ]
+    parts += [READING, FOOT]
+    (RESULTS / "layered_unlearning.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _summary(runs: pd.DataFrame, matrix: pd.DataFrame) -> str:
+    one = matrix[matrix["trained"].isin(list(SINGLE))].assign(source=lambda rows: rows["trained"].map(SINGLE))
+    most = matrix[~matrix["trained"].isin(list(SINGLE))]
+    rows = []
+    for (name, arm), part in runs.groupby(["method", "arm"], sort=False):
+        mine, whole = (rows_of[(rows_of["method"] == name) & (rows_of["arm"] == arm)] for rows_of in (one, most))
+        earlier = mine[mine["fold"] < mine["source"]]
+        later = mine[mine["fold"] > mine["source"]]
+        rows.append(
+            {
+                "method": METHODS.get(str(name), "twin, never knew"),
+                "arm": arm,
+                "seeds": len(part),
+                "forget recall": interval(part["forget_recall"]),
+                "near": interval(part["near_recall"]),
+                "text KL": interval(part["text_text_kl"], 3),
+                "relearn one fold, ask earlier ones": interval(earlier.groupby("seed")["worst"].mean()),
+                "ask later ones": interval(later.groupby("seed")["worst"].mean()),
+                "relearn three, ask the fourth": interval(whole.groupby("seed")["worst"].mean()),
+                "last epoch": interval(whole.groupby("seed")["last"].mean()),
+                "order": (
+                    list(METHODS).index(str(name)) if name in METHODS else -1,
+                    ARMS.index(arm) if arm in ARMS else 0,
+                ),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("order").drop(columns="order").to_markdown(index=False)
+
+
+def _place(name: object, names: Iterable[str]) -> int:
+    """Where a name stands in a list; what is not in it comes first."""
+    return {known: place for place, known in enumerate(names)}.get(str(name), -1)
+
+
+def _cells(matrix: pd.DataFrame) -> str:
+    """Rows: arm and fold relearned; columns: fold asked."""
+    one = matrix[matrix["trained"].isin(list(SINGLE))]
+    table = one.groupby(["arm", "trained", "fold"])["worst"].apply(interval).unstack().fillna("")
+    table = table.loc[[arm for arm in ARMS if arm in table.index.get_level_values(0)]]
+    table.columns = [f"fold {fold} asked" for fold in table.columns]
+    return table.reset_index().rename(columns={"trained": "relearned"}).to_markdown(index=False)
+
+
+def _restored(restored: pd.DataFrame) -> str:
+    """Recall of each fold when the change of one stage, everywhere, is taken out; absolute rises with intervals."""
+    end = restored[restored["stage"] == 0].set_index(["method", "arm", "seed", "fold"])["recall"]
+    rest = restored[(restored["stage"] > 0) & (restored["site"] == "everything")]
+    rise = rest.set_index(["method", "arm", "seed", "fold", "stage"])["recall"]
+    rise = rise - end.reindex(rise.index.droplevel([4])).to_numpy()
+    table = rise.groupby(["method", "arm", "stage", "fold"]).apply(interval).unstack()
+    table.columns = [f"fold {fold}" for fold in table.columns]
+    table = table.reset_index()
+    return table.assign(method=table["method"].map(METHODS)).to_markdown(index=False)
+
+
+def _two_way(table: pd.DataFrame) -> str:
+    whole = table[(table["first_layer"] <= 0) & (table["last_layer"] >= 5)]
+    found = whole.groupby(["method", "site"], observed=True)["mean_of_ratios"].apply(interval).unstack()
+    recalls = table.groupby(["method", "seed"])[["recall_plain", "recall_layered"]].first().groupby("method")
+    for column in ("recall_layered", "recall_plain"):
+        found.insert(0, column.replace("_", ", "), recalls[column].apply(interval))
+    return found.rename(index=METHODS).reset_index().to_markdown(index=False)
+
+
+def _heatmaps(matrix: pd.DataFrame, name: str) -> go.Figure:
+    """One panel an arm: fold relearned down, fold asked across."""
+    one = matrix[matrix["trained"].isin(list(SINGLE)) & matrix["method"].isin([name, "twin"])]
+    one = one.assign(source=one["trained"].map(SINGLE), arm=one["arm"].where(one["method"] == name, "never knew"))
+    arms = [arm for arm in ("never knew", *ARMS) if (one["arm"] == arm).any()]
+    stack = np.full((len(arms), 4, 4), np.nan)
+    for place, arm in enumerate(arms):
+        means = one[one["arm"] == arm].groupby(["source", "fold"])["worst"].mean()
+        for (source, fold), value in means.items():  # pyright: ignore[reportGeneralTypeIssues]
+            stack[place, source, fold] = value
+    figure = px.imshow(
+        stack, facet_col=0, facet_col_wrap=4, zmin=0, zmax=1, color_continuous_scale="Reds", text_auto=".2f",  # pyright: ignore[reportArgumentType]
+        labels={"x": "fold asked", "y": "fold relearned", "color": "recall"},
+    )  # fmt: skip
+    for note in figure.layout.annotations:  # pyright: ignore[reportAttributeAccessIssue]
+        note.text = arms[int(note.text.split("=")[1])]
+    title = f"{METHODS[name]}: recall of one fold after relearning another (worst epoch)"
+    return figure.update_layout(width=1150, height=330 * -(-len(arms) // 4) + 60, title=title)
+
+
+def _restored_picture(restored: pd.DataFrame) -> go.Figure:
+    """Recall regained by fold when one stage's change is taken out, for the layered runs of four stages."""
+    end = restored[restored["stage"] == 0].groupby(["method", "arm", "seed", "fold"])["recall"].mean()
+    rest = restored[(restored["stage"] > 0) & restored["arm"].isin(["layered 4", "plain, 4 stages"])].copy()
+    keys = pd.MultiIndex.from_frame(rest[["method", "arm", "seed", "fold"]])
+    rest["rise"] = rest["recall"].to_numpy() - end.reindex(keys).to_numpy()
+    rest["what"] = rest["method"].map(METHODS) + ", " + rest["arm"]
+    panels = [f"{what}<br>{site}" for what in dict.fromkeys(rest["what"]) for site in SITES]
+    stack = np.full((len(panels), 4, 4), np.nan)
+    for place, panel in enumerate(panels):
+        what, site = panel.split("<br>")
+        means = rest[(rest["what"] == what) & (rest["site"] == site)].groupby(["stage", "fold"])["rise"].mean()
+        for (stage, fold), value in means.items():  # pyright: ignore[reportGeneralTypeIssues]
+            stack[place, stage - 1, fold] = value
+    figure = px.imshow(
+        stack, facet_col=0, facet_col_wrap=4, zmin=-1, zmax=1, text_auto=".2f",  # pyright: ignore[reportArgumentType]
+        color_continuous_scale="RdBu_r",
+        y=[1, 2, 3, 4], labels={"x": "fold", "y": "stage taken out", "color": "recall regained"},
+    )  # fmt: skip
+    for note in figure.layout.annotations:  # pyright: ignore[reportAttributeAccessIssue]
+        note.text = panels[int(note.text.split("=")[1])]
+    return figure.update_layout(width=1150, height=300 * -(-len(panels) // 4) + 60)
+
+
+INTRODUCTION = """# Layered Unlearning in a language model
+
+arXiv 2505.09500: stage i forgets folds 1…i and retains i+1…k, so that relearning a fold that was forgotten late should
+not bring back those forgotten before it. Here: the organism's domain in four folds (80 facts each); budget KL 0.05,
+near recall ≥ 90 %; every stage ends at 5 % recall of its newest fold. Recall is greedy, in two phrasings never trained.
+Mean over seeds [95 % bootstrap interval over seeds].
+"""
+SUMMARY = """Attack: AdamW 3e-4, all blocks, six epochs; each cell of the matrix at its worst epoch (a maximum of noise
+too: compare with the twin's row).
+"""
+RESTORED = """θ_k − (θ_i − θ_{i−1}): what each stage added is taken out of the end model, everywhere or at one site, and
+every fold is asked. Separate inhibitors would make it triangular: without stage i the folds up to i come back. In the
+table: all parameters, rise of recall over the end model's.
+"""
+TWO_WAY = """Both relearned on fold 3, then asked for fold 0. Recovery of the answer's log-probability when all layers of
+the site are taken from the attacked plain model: 1 = as that one, 0 = as the attacked layered one. "block": weights.
+"""
+READING = ""
+FOOT = """
+Made by `python analyses/layered_unlearning.py`; frames: [runs](layered_unlearning_runs.parquet),
+[matrix](layered_unlearning_matrix.parquet), [restored](layered_unlearning_restored.parquet),
+[two-way](layered_unlearning_two_way.parquet).
+"""
