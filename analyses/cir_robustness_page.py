@@ -155,10 +155,14 @@ def _pictures(runs: pd.DataFrame, twin: float) -> None:
                     x=part[which], y=[label] * len(part), mode="markers", showlegend=False,
                     marker={"color": colour, "symbol": symbol, "size": 9}, row=1, col=column,
                 )  # fmt: skip
-        figure.add_vline(x=twin, line_dash="dash", line_color="#555", row=1, col=column)  # pyright: ignore[reportArgumentType]
+        ends = [NAMES[name] for name in NAMES if name in means.index]
+        figure.add_scatter(
+            x=[twin, twin], y=[ends[0], ends[-1]], mode="lines", showlegend=False,
+            line={"color": "#555", "dash": "dash", "width": 1.5}, row=1, col=column,
+        )  # fmt: skip
     figure.update_xaxes(range=[-0.03, 1.03], title="recall of forget facts")
     figure.update_layout(
-        template="simple_white", width=330 * len(found) + 220, height=420, margin={"t": 90},
+        template="simple_white", width=330 * len(found) + 220, height=440, margin={"t": 120},
         title={"text": "Before (open) and after (filled) the strongest relearning attack",
                "subtitle": {"text": "a point a seed; dashed: the twin that never knew, attacked alike"}},
     )  # fmt: skip

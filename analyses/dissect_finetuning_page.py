@@ -187,7 +187,7 @@ WHOLE = """All layers at once (embeddings: the one there is). Restoring a parame
 that the paper does not have: it tells how much of the change lies in those weights together.
 """
 BEHAVIOUR = """Every eighth forget and near, every sixteenth far fact, in phrasings never trained. ROUGE-L and BLEU are
-of what the model writes against what the model before wrote (1 and 100: unchanged).
+of what the model writes against what the model before wrote (1: unchanged).
 """
 RELEARNING = """Relearning: four epochs of AdamW on half the facts of folds 0–2, all blocks trained; then fold 3 is
 asked. Rank correlation over the six layers between recovery from that layer alone and how far relearning moves its
