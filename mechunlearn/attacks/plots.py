@@ -11,6 +11,7 @@ from .summary import curve, summarise
 
 AFTER, TWIN, START = "#D55E00", "#0072B2", "#8A8A8A"
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
+SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up")  # the next one when the colours are used up
 NAMES = {"correct": "recall of forget facts", "probability": "probability of an answer token"}
 
 
@@ -40,7 +41,10 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
     figure.update_layout(
         title={
             "text": "What comes back under attack",
-            "subtitle": {"text": "strongest setting and step of each; bars: 95 % bootstrap intervals over facts"},
+            "subtitle": {
+                "text": f"strongest {'setting and step' if by == 'attack' else 'step'} of each; "
+                "bars: 95 % bootstrap intervals over facts"
+            },
         },
         template="simple_white", width=820, height=170 + 34 * len(names), margin={"t": 100, "l": 10},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
@@ -62,15 +66,19 @@ def plot_curve(frame: pd.DataFrame, measure: str = "correct") -> go.Figure:
                 name = _name(attack, setting) + ("" if model == "after" else ", never knew")
                 figure.add_scatter(
                     x=rows["step"], y=rows["value"], name=name, mode="lines+markers", legendgroup=f"{attack} {setting}",
-                    line={"color": PALETTE[place % len(PALETTE)], "dash": dash},
+                    showlegend=model == "after", line={"color": PALETTE[place % len(PALETTE)], "dash": dash},
+                    marker={"symbol": SYMBOLS[place // len(PALETTE) % len(SYMBOLS)], "size": 7},
                     customdata=rows[["low", "high", "n"]],
                     hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}",
                 )  # fmt: skip
+    below = 30 + 20 * len(keys)  # pixels of the legend, a line a setting
     figure.update_yaxes(title_text=NAMES[measure], range=[-0.03, 1.03])
     figure.update_xaxes(title_text="step of the attack (epochs)", dtick=1)
     figure.update_layout(
         title={"text": "Relearning, step by step", "subtitle": {"text": "dashed: the model that never knew"}},
-        template="simple_white", width=820, height=460, margin={"t": 90},
+        template="simple_white", width=820, height=440 + below, margin={"t": 90, "b": 70 + below},
+        legend={"orientation": "v", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "maxheight": below,
+                "tracegroupgap": 0},
     )  # fmt: skip
     return figure
 

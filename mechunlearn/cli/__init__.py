@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import dissecting, embedded, evaluating, forgetting  # noqa: F401 - they put their commands on `app`
+from . import attacking, dissecting, embedded, evaluating, forgetting  # noqa: F401 - they put their commands on `app`
 from .app import app
 
 __all__ = ["app", "main"]

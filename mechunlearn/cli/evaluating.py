@@ -12,8 +12,6 @@ from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption,
 from .inputs import choose, passages, split
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ..facts import Facts
 
 
@@ -58,6 +56,7 @@ def evaluate(
     from .. import evaluation
     from ..facts import organism_text
     from ..models import load
+    from ..reporting import across
 
     chosen = _asked(choose(facts, format, role, limit), prompts)
     general = organism_text() if text == "organism" else passages(Path(text) if text else None)
@@ -77,7 +76,7 @@ def evaluate(
         seed=seed,
         run=out,
     )
-    typer.echo(_shown(table))
+    typer.echo(across(table).to_string())
     if out is not None:
         typer.echo(f"\nWritten to {out}.")
 
@@ -109,16 +108,3 @@ def _asked(facts: Facts, prompts: str | None) -> Facts:
         raise UserError(f"--prompts held-out: {without} of {len(facts)} facts have none; use --prompts own")
     typer.echo(f"Asked by {len(facts.held_out)} held-out prompts.")
     return facts.held_out
-
-
-def _shown(table: pd.DataFrame) -> str:
-    """Measures down, groups across: value [low, high] n."""
-    groups = list(table.columns[: list(table.columns).index("measure")])
-    cells = table.assign(
-        group=table[groups].fillna("").agg(" ".join, axis=1).str.strip(),
-        cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.n}" for row in table.itertuples()],
-    )
-    order = {name: list(dict.fromkeys(cells[name])) for name in ("measure", "group")}
-    wide = cells.pivot(index="measure", columns="group", values="cell").fillna("")
-    wide = wide.loc[order["measure"], order["group"]].rename_axis(index=None, columns="mean [95 %] n")
-    return wide.to_string()

@@ -1,7 +1,9 @@
-"""The one-file HTML report on dissections and unlearning runs, and its verdict in words."""
+"""The one-file HTML report on what was forgotten, dissected, attacked and evaluated, and its verdict in words."""
 
+from .attacked import attack_table
+from .evaluated import across
 from .peaks import key_table
 from .report import report
 from .words import Words
 
-__all__ = ["Words", "key_table", "report"]
+__all__ = ["Words", "across", "attack_table", "key_table", "report"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..attacks import summary as attacks
 from ..dissection.summary import NEEDED
 from ..errors import UserError
 from ..runs import read_frame, read_run
@@ -17,6 +18,8 @@ _FACTS = ["fact", "prompt", "answer", "before_answer", "after_answer"]
 _FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
 
 _UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
+_EVALUATION = ["measure", "value", "low", "high", "n"]
+KINDS = ("dissection", "unlearning", "attacks", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,31 @@ class UnlearningRun:
 
 
 @dataclass(frozen=True)
+class AttacksRun:
+    """A finished run of attacks: one row a question under an attack."""
+
+    name: str
+    run: dict[str, Any]
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A finished evaluation: one row a group and measure."""
+
+    name: str
+    run: dict[str, Any]
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Found:
     """What lies at and below a folder. `unfinished` and `others` are names of runs that are not shown."""
 
     dissections: tuple[DissectionRun, ...]
     unlearnings: tuple[UnlearningRun, ...]
+    attacks: tuple[AttacksRun, ...]
+    evaluations: tuple[EvaluationRun, ...]
     unfinished: tuple[str, ...]
     others: tuple[str, ...]
 
@@ -60,35 +83,48 @@ def find(folder: str | Path) -> Found:
         raise UserError(f"{folder}: no such folder")
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder; give the folder of a run, or one above several runs")
-    dissections, unlearnings, unfinished, others = [], [], [], []
+    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    unfinished, others = [], []
     for path in sorted(file.parent for file in folder.rglob("run.json") if file.is_file()):
         name = path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
         run = read_run(path)
-        if run["kind"] not in ("dissection", "unlearning"):
-            others.append(f"{name} ({run['kind']})")
-        elif run["kind"] == "unlearning" and path.parent.name == "stages":
+        kind = run["kind"]
+        if kind not in KINDS:
+            others.append(f"{name} ({kind})")
+        elif kind == "unlearning" and path.parent.name == "stages":
             continue  # the layered run above tells of all its stages
-        elif not (path / "frame.parquet").exists() or (run["kind"] == "unlearning" and not run.get("about")):
+        elif not (path / "frame.parquet").exists() or (kind != "dissection" and not run.get("about")):
             unfinished.append(name)
-        elif run["kind"] == "dissection":
-            dissections.append(_dissection(name, path, run))
         else:
-            unlearnings.append(UnlearningRun(name, run, _frame(path / "frame.parquet", _UNLEARNING)))
-    if not dissections and not unlearnings:
+            found[kind].append(_open(kind, name, path, run))
+    if not any(found.values()):
         raise UserError(_nothing(folder, unfinished, others))
-    return Found(tuple(dissections), tuple(unlearnings), tuple(unfinished), tuple(others))
+    dissections, unlearnings, attacked, evaluated = (tuple(found[kind]) for kind in KINDS)
+    return Found(dissections, unlearnings, attacked, evaluated, tuple(unfinished), tuple(others))
+
+
+def _open(
+    kind: str, name: str, path: Path, run: dict[str, Any]
+) -> DissectionRun | UnlearningRun | AttacksRun | EvaluationRun:
+    if kind == "dissection":
+        return _dissection(name, path, run)
+    file = path / "frame.parquet"
+    if kind == "unlearning":
+        return UnlearningRun(name, run, _frame(file, _UNLEARNING))
+    if kind == "evaluation":
+        return EvaluationRun(name, run, _with_rows(_frame(file, _EVALUATION), file))
+    frame = _frame(file, attacks.NEEDED)
+    _with_rows(frame[(frame["model"] == "after") & (frame["role"] == "forget") & (frame["attack"] != "none")], file)
+    return AttacksRun(name, run, frame)
 
 
 def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionRun:
     if not isinstance(run.get("about"), dict):
         raise UserError(f"{path / 'run.json'}: no field 'about': this is not a finished dissection")
-    frame = _frame(path / "frame.parquet", NEEDED)
-    if frame.empty:
-        raise UserError(f"{path / 'frame.parquet'}: has no rows: there is nothing to report")
     return DissectionRun(
         name,
         run,
-        frame,
+        _with_rows(_frame(path / "frame.parquet", NEEDED), path / "frame.parquet"),
         _frame(path / "controls.parquet", _CONTROLS),
         _frame(path / "facts.parquet", _FACTS),
     )
@@ -98,6 +134,12 @@ def _frame(path: Path, columns: list[str]) -> pd.DataFrame:
     frame = read_frame(path)
     if missing := [column for column in columns if column not in frame.columns]:
         raise UserError(f"{path}: no column {', '.join(missing)}; was it written by another version?")
+    return frame
+
+
+def _with_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if frame.empty:
+        raise UserError(f"{path}: has no rows: there is nothing to report")
     return frame
 
 

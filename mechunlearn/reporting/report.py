@@ -13,6 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from ..dissection.styles import METRICS
 from ..runs import write_atomically
+from .attacked import attacks_section
+from .evaluated import evaluation_section
 from .folders import find
 from .peaks import decimal
 from .sections import dissection_section, unlearning_section
@@ -24,7 +26,7 @@ _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028
 
 
 def report(folder: str | Path, out: str | Path = "report.html") -> Path:
-    """Write one HTML page about every dissection and unlearning run at or below a folder.
+    """Write one HTML page about every dissection, unlearning run, run of attacks and evaluation at or below a folder.
 
     Args:
         folder: a run's folder, or one above several.
@@ -32,8 +34,7 @@ def report(folder: str | Path, out: str | Path = "report.html") -> Path:
 
     Returns:
         The path of the page. It loads nothing from anywhere, and no text in it can run as a script: whatever
-        users
-        wrote is escaped, and the page's content security policy admits only the page's own scripts, by hash.
+        users wrote is escaped, and the page's content security policy admits only the page's own scripts, by hash.
 
     Raises:
         UserError: no such folder, no finished run in it, broken files (named), or the page cannot be written.
@@ -54,6 +55,8 @@ def report(folder: str | Path, out: str | Path = "report.html") -> Path:
         title=f"mechunlearn: {Path(folder).resolve().name}",
         dissections=[dissection_section(run, f"dissection-{i}") for i, run in enumerate(found.dissections)],
         unlearnings=[unlearning_section(run, f"unlearning-{i}") for i, run in enumerate(found.unlearnings)],
+        attacks=[attacks_section(run, f"attacks-{i}") for i, run in enumerate(found.attacks)],
+        evaluations=[evaluation_section(run, f"evaluation-{i}") for i, run in enumerate(found.evaluations)],
         unfinished=found.unfinished,
         others=found.others,
         limits=LIMITS,

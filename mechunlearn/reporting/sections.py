@@ -1,14 +1,12 @@
-"""From runs to what the page shows: texts, rows and figures. All of it is plain text; the template escapes it."""
+"""Dissections and unlearning runs on the page: texts, rows and figures, all plain text that the template escapes."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from ..dissection.plots import plot_positions, plot_recovery, window_families
 from ..dissection.summary import summarise
@@ -16,44 +14,10 @@ from ..unlearning.describe import kept_row
 from ..unlearning.plot import plot
 from .folders import DissectionRun, UnlearningRun
 from .peaks import Peak, judged
+from .pieces import Cell, Figure, flat, spaced
 from .words import Words
 
 SHOWN_FACTS = 50
-LONGEST = 400  # characters of a user's text in a table cell
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its caption (in the page, so that it wraps and can be read aloud)."""
-
-    title: str
-    caption: str
-    json: str
-
-    @classmethod
-    def of(cls, figure: go.Figure, caption: str | None = None) -> Figure:
-        title = figure.layout.title.text  # pyright: ignore[reportAttributeAccessIssue]
-        subtitle = figure.layout.title.subtitle.text or ""  # pyright: ignore[reportAttributeAccessIssue]
-        figure.update_layout(title=None)
-        figure.layout.margin.t = 55  # pyright: ignore[reportAttributeAccessIssue]
-        return cls(_plain(title), caption if caption is not None else _plain(subtitle), str(figure.to_json()))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A user's text in a table, shortened where it is very long."""
-
-    text: str
-    length: int
-
-    @classmethod
-    def of(cls, value: object) -> Cell:
-        text = "" if value is None or value is pd.NA else str(value)
-        return cls(text[:LONGEST], len(text))
-
-    @property
-    def cut(self) -> bool:
-        return self.length > LONGEST
 
 
 @dataclass(frozen=True)
@@ -122,8 +86,8 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
         ],
         facts=_facts(run.facts),
         n_facts=len(run.facts),
-        settings=_flat(_settings(about)),
-        versions=_flat(about.get("versions") or run.run.get("versions") or {}),
+        settings=flat(_settings(about)),
+        versions=flat(about.get("versions") or run.run.get("versions") or {}),
     )
 
 
@@ -136,9 +100,9 @@ def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
         name=run.name,
         anchor=anchor,
         figures=[Figure.of(plot(run.frame, run.run["about"]))],
-        ends=[(_spaced(name), _measured(name, first[name]), _measured(name, last[name])) for name in columns],
-        settings=_flat((run.run.get("settings") or {}) | (run.run.get("about") or {})),
-        versions=_flat(run.run.get("versions") or {}),
+        ends=[(spaced(name), _measured(name, first[name]), _measured(name, last[name])) for name in columns],
+        settings=flat((run.run.get("settings") or {}) | (run.run.get("about") or {})),
+        versions=flat(run.run.get("versions") or {}),
     )
 
 
@@ -220,34 +184,5 @@ def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines of "facts · name: organism"."""
-    rows = []
-    for key, value in values.items():
-        label = f"{prefix}{_spaced(key)}"
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{label} · ")
-        elif isinstance(value, list | tuple):
-            rows.append((label, ", ".join(map(_shown, value))))
-        else:
-            rows.append((label, _shown(value)))
-    return rows
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _measured(name: str, value: float) -> str:
     return f"{value:.1%}" if name.endswith("_recall") else f"{value:.3f}"
-
-
-def _spaced(name: object) -> str:
-    return str(name).replace("_", " ")
-
-
-def _plain(text: str) -> str:
-    """A figure's text without plotly's escapes: the template escapes it once more."""
-    return html.unescape(text)

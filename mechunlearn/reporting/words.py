@@ -30,7 +30,7 @@ LIMITS = (
     "beginning; behaviour when the model writes freely may differ.",
     "The peak is the best of many windows, chosen on the same facts as its interval: read it as an upper estimate.",
     "Intervals resample facts. They say nothing about other random seeds, other prompts or other models.",
-    "Whether knowledge can be brought back by training or by prompts is not measured here: no recovery by "
+    "Patching does not measure whether knowledge can be brought back by training or by prompts: no recovery by "
     "patching is no proof of erasure, and recovery by patching is no attack.",
 )
 

@@ -205,3 +205,77 @@ def write_unlearning(folder: Path, steps: int = 60) -> Path:
         }
     ).to_parquet(folder / "frame.parquet")
     return folder
+
+
+def attack_frame(
+    recalls: dict[tuple[str, str], tuple[float, float]],
+    *,
+    n_facts: int = 40,
+    needing_before: tuple[str, ...] = (),
+    before: float | None = None,
+    steps: int = 3,
+    twin: bool = True,
+) -> pd.DataFrame:
+    """The frame of attacks; recall of (after, never-knew) by (attack, setting), at the last step of relearning.
+
+    The first so many facts are answered, so that means are exact. The model before is asked under prompts.
+    """
+    rows = []
+
+    def ask(attack: str, setting: str, step: int, model: str, recall: float, role: str = "forget") -> None:
+        for fact in range(n_facts):
+            right = fact < round(recall * n_facts)
+            name = f"{role}/{fact}"
+            rows.append((attack, setting, "", step, model, name, f"{name}#h0", role, fact % 4, right, right * 0.9))
+
+    for model in ("after", "never-knew", "before"):
+        ask("none", "", 0, model, 1.0 if model == "before" else 0.05)
+    for (attack, setting), pair in recalls.items():
+        for model, recall in zip(("after", "never-knew")[: 1 + twin], pair, strict=False):
+            last = steps if attack == "relearn" else 0
+            for step in range(last + 1):
+                ask(attack, setting, step, model, recall * (step + 1) / (last + 1))
+            if attack == "relearn":
+                ask(attack, setting, last, model, 0.9, role="near")
+        if attack == "prompts" and before is not None:
+            ask(attack, setting, 0, "before", before)
+    names = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", "correct", "probability"]
+    table = pd.DataFrame(rows, columns=names)
+    return table[twin | (table["model"] != "never-knew")].assign(
+        needs_before=lambda found: found["attack"].isin(needing_before)
+    )
+
+
+def write_attacks(folder: Path, table: pd.DataFrame, left_out: dict[str, str] | None = None) -> Path:
+    settings = {
+        "attacks": [{"attack": "relearn", "learning_rate": 3e-4}, {"attack": "prompts", "frames": ["few-shot"]}],
+        "left_out": left_out or {},
+        "facts": "ab" * 32,
+        "models": {"after": "cd" * 16, "before": None},
+        "seed": 0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "kind": "attacks",
+        "settings": settings,
+        "about": {"settings": settings},
+        "versions": {"torch": "2.13.0"},
+    }
+    (folder / "run.json").write_text(json.dumps(content))
+    table.to_parquet(folder / "frame.parquet")
+    return folder
+
+
+def write_evaluation(folder: Path, groups: tuple[str, ...] = ("forget", "near", "text"), **about: object) -> Path:
+    rows = [(group, "text_loss" if group == "text" else "recall", 0.25, 0.125, 0.5, 32) for group in groups]
+    measures = {
+        "recall": {"what": "greedy decoding gives the answer", "direction": "1 = known, 0 = not"},
+        "text_loss": {"what": "general text", "direction": "0 = foreseen"},
+    }
+    told = {"model": "runs/npo/model", "before": "organism", "facts": {"name": "organism"}, "measures": measures}
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"kind": "evaluation", "settings": {"options": 4, "seed": 0}, "about": told | about, "versions": {}}
+    (folder / "run.json").write_text(json.dumps(content))
+    table = pd.DataFrame(rows, columns=["role", "measure", "value", "low", "high", "n"])
+    table.to_parquet(folder / "frame.parquet")
+    return folder

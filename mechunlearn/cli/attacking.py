@@ -1,0 +1,85 @@
+"""`mechunlearn attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import DeviceOption, FactsOption, SeedOption, TypeOption, app
+from .inputs import passages, split
+
+
+@app.command()
+def attack(
+    model: Annotated[str, typer.Argument(help="The model after unlearning.")],
+    facts: FactsOption,
+    out: Annotated[Path, typer.Option(help="Folder for the result; the same call on it resumes.")],
+    never_knew: Annotated[
+        str | None, typer.Option(help="A model trained in the same way without the facts to forget: the scale.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(help="The model before unlearning: some attacks need it, prompts are tried on it.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="A suite, or attacks separated by commas; see below.")] = "default",
+    text: Annotated[
+        str | None, typer.Option(help="General text, one passage a line; or 'organism', the default for its facts.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass when asking.")] = 64,
+    format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    device: DeviceOption = None,
+    dtype: TypeOption = "float32",
+    seed: SeedOption = 0,
+) -> None:
+    """Try to bring back what a model was made to forget.
+
+    Facts with the role "forget" are asked for under every attack, near facts show whether an attack ruins the model.
+    The never-knew model meets the same attacks: only what the other gives beyond it had stayed.
+
+    \b
+    Suites:
+      default   everything below, with grids of settings; what lacks a model or a text is left out
+      quick     relearn for three epochs, prompts, rounding to four bits
+      relearn   relearn, by optimiser and learning rate
+    Attacks:
+      relearn      fine-tune on some folds of the facts, or on something harmless, and ask for the others
+      prompts      other phrasings, frames, examples before the question, the first tokens of the answer
+      quantise     round the weights to a few bits
+      noise        add noise to the weights
+      interpolate  go from the weights after unlearning towards those before (needs --before)
+      ablate       take the direction out that unlearning added (needs --before)
+      steer        add the difference to the states before unlearning (needs --before)
+
+    \b
+    Examples:
+      mechunlearn attack runs/npo/model --never-knew organism:never-knew --before organism --facts organism
+        --suite quick --out runs/npo/attacks
+      mechunlearn attack ./my-model --facts qa.jsonl --suite prompts,quantise --out runs/mine/attacks
+    """
+    from .. import attacks
+    from ..errors import UserError
+    from ..facts import Facts, organism_text
+    from ..models import load
+    from ..reporting import attack_table
+
+    chosen = Facts.read(facts, format)
+    if not len(chosen.forget):
+        raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
+    names = split(suite)
+    whole = text == "organism" or (text is None and facts == "organism")
+    general = organism_text("train") if whole else passages(Path(text) if text else None)
+    options = {"device": device, "dtype": dtype}
+    found = attacks.attack(
+        load(model, **options),
+        names[0] if len(names) == 1 else names,
+        facts=chosen,
+        before=load(before, **options) if before else None,
+        never_knew=load(never_knew, **options) if never_knew else None,
+        text=general,
+        seed=seed,
+        batch_size=batch,
+        run=out,
+    )
+    typer.echo(attack_table(found.frame, found.about["settings"]["left_out"]))
+    typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")
