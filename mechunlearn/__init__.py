@@ -11,7 +11,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .attacks import AblateDirection, Attacks, Interpolate, Noise, Prompts, Quantise, Relearn, Steer, attack
+    from .attacks import (
+        AblateDirection,
+        Attacks,
+        Interpolate,
+        Noise,
+        Prompts,
+        Quantise,
+        Relearn,
+        Steer,
+        attack,
+        relearn,
+    )
     from .dissection import Dissection, dissect
     from .errors import UserError
     from .evaluation import evaluate
@@ -76,6 +87,7 @@ __all__ = [
     "evaluate",
     "load",
     "organism_text",
+    "relearn",
     "report",
     "save",
     "tokenize",
@@ -83,7 +95,18 @@ __all__ = [
 ]
 _HOME = {
     **dict.fromkeys(
-        ("AblateDirection", "Attacks", "Interpolate", "Noise", "Prompts", "Quantise", "Relearn", "Steer", "attack"),
+        (
+            "AblateDirection",
+            "Attacks",
+            "Interpolate",
+            "Noise",
+            "Prompts",
+            "Quantise",
+            "Relearn",
+            "Steer",
+            "attack",
+            "relearn",
+        ),
         "attacks",
     ),
     **dict.fromkeys(("Dissection", "dissect"), "dissection"),

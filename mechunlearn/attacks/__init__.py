@@ -6,6 +6,7 @@ from .noising import Noise
 from .prompting import Prompts
 from .protocol import Attack, Attempt, Given, asked
 from .quantising import Quantise, below_bin
+from .relearn import relearn
 from .relearning import Relearn
 from .result import Attacks
 from .suite import ATTACKS, SUITES, attack
@@ -30,6 +31,7 @@ __all__ = [
     "below_bin",
     "curve",
     "recovered",
+    "relearn",
     "steps_to_recover",
     "summarise",
 ]

@@ -126,7 +126,7 @@ def attack(
         unit = f"{name}-{one.name}-{_hash(describe(one))}"
 
         def run_it(one: Attack = one, name: str = name) -> pd.DataFrame:
-            rows = [_ask(found, batch_size, one.name, name) for found in one.attempts(subjects[name], given)]
+            rows = [ask(found, batch_size, one.name, name) for found in one.attempts(subjects[name], given)]
             return pd.concat(rows, ignore_index=True).assign(needs_before=one.needs_before)
 
         frames.append(_once(folder, unit, run_it))
@@ -187,13 +187,13 @@ def _unattacked(models: Mapping[str, TransformerBridge], facts: Facts, batch_siz
     """What the models say when nobody has attacked them."""
     questions = asked(facts.with_items([*facts.forget, *facts.near]))
     return pd.concat(
-        [_ask(Attempt(model, questions), batch_size, "none", name) for name, model in models.items()],
+        [ask(Attempt(model, questions), batch_size, "none", name) for name, model in models.items()],
         ignore_index=True,
     ).assign(needs_before=False)
 
 
-def _ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFrame:
-    """One row a question."""
+def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFrame:
+    """What a model answers: one row a question, with the columns of `Attacks.frame` but `needs_before`."""
     tokens = tokenize(attempt.facts, attempt.model.tokenizer, context=attempt.model.cfg.n_ctx)
     facts = list(attempt.facts)
     if attempt.given_tokens:

@@ -1,0 +1,61 @@
+"""Relearning with facts of one's own: train on these, ask for those."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..errors import UserError
+from ..facts import Facts
+from .protocol import Attempt, asked
+from .relearning import Relearn
+from .result import Attacks
+from .suite import ask, describe
+
+
+def relearn(
+    model: TransformerBridge,
+    train: Facts,
+    test: Facts,
+    settings: Relearn | None = None,
+    *,
+    never_knew: TransformerBridge | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Attacks:
+    """Fine-tune copies of the model on the facts `train`, and ask for the facts `test` before and after every epoch.
+
+    `attack(model, "relearn", facts=…)` does this for the folds of a forget set and for a grid of settings.
+
+    Args:
+        model: the model after unlearning; it is not changed.
+        train, test: facts that tell nothing about each other; `test` is asked in its held-out phrasings where it has
+            any, and counts as forgotten, whatever its role.
+        settings: how to train; `data` and `subsets` of it have no meaning here.
+        never_knew: a model trained in the same way without the forget facts, to be attacked alike.
+
+    Raises:
+        UserError: no facts to train or to ask, a fact in both, weights below float32; as `tokenize` does.
+    """
+    settings = settings or Relearn()
+    for name, facts in (("train on", train), ("ask for", test)):
+        if not len(facts):
+            raise UserError(f"relearn: there are no facts to {name} in {facts!r}")
+    shown = {(fact.prompt, fact.answer) for fact in train}
+    if both := [fact.id for fact in test if (fact.prompt, fact.answer) in shown]:
+        raise UserError(f"relearn: {len(both)} facts are trained and asked (first: {both[0]!r}); keep them apart")
+    questions = asked(test.with_items(replace(fact, role="forget") for fact in test))
+    frames = []
+    for name, subject in (("after", model), ("never-knew", never_knew)):
+        if subject is None:
+            continue
+        frames.append(ask(Attempt(subject, questions), batch_size, "none", name))
+        for step, state in settings.learn(subject, train, seed, f"relearning, {name}" if progress else None):
+            attempt = Attempt(state, questions, settings.label, train.name, step)
+            frames.append(ask(attempt, batch_size, settings.name, name))
+    frame = pd.concat(frames, ignore_index=True).assign(needs_before=False)
+    about = {"attacks": [describe(settings)], "train": train.hash, "test": test.hash, "seed": seed, "left_out": {}}
+    return Attacks(frame, {"settings": about})
