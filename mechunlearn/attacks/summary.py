@@ -18,15 +18,17 @@ NEEDED = ["attack", "setting", "part", "step", "model", "fact", "question", "rol
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
     """What came back of every forget fact, at the worst step and at the last one.
 
-    The worst step is the one with the highest mean, chosen for every part (what the attacker was shown) and every model
-    by itself: a maximum, which noise inflates for the never-knew model as well. A fact's values are averaged over its
-    questions and over the parts that ask for it.
+    The worst step is the one with the highest mean over facts, chosen for every part (what the attacker was shown) and
+    every model by itself: a maximum, which noise inflates for the never-knew model as well. A fact's values are
+    averaged over its questions and over the parts that ask for it.
 
     Args:
         frame: the frame of `Attacks`.
         measure: "correct" (recall) or "probability" (of an answer token).
-        by: "setting"; or "attack": the strongest setting of each attack, for either model its own, and at the end "any
-            of these", the strongest of all attacks but those that use the model before.
+        by: "setting"; or "attack": the strongest setting of each attack, for either model its own (for the model before
+            that of the model after), and at the end "any of these", the strongest of all attacks but those that use the
+            model before. All settings are then compared on the same facts, those that any of them asks: one that a
+            setting does not ask counts as the unattacked model has it.
 
     Returns:
         `attack, setting, model, fact, value` (worst step), `step` (the worst, mean over parts), `last`.
@@ -34,8 +36,9 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
     Raises:
         UserError: unknown measure or `by`.
     """
-    if measure not in MEASURES or by not in ("setting", "attack"):
-        raise UserError(f"summary by {by!r} of {measure!r}: measures are {', '.join(MEASURES)}, by setting or attack")
+    _check(measure)
+    if by not in ("setting", "attack"):
+        raise UserError(f"summary by {by!r}: it is by setting or by attack")
     asked = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
     parts = []
     for keys, rows in asked.groupby(["attack", "setting", "model"], sort=False):
@@ -46,10 +49,11 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
         parts.append(part.assign(**named, needs_before=bool(rows["needs_before"].any())))
     found = pd.concat(parts, ignore_index=True)
     if by == "attack":
-        free = found[~found["needs_before"]].assign(
-            attack=ANY, setting=lambda rows: rows["attack"] + ": " + rows["setting"]
-        )
-        found = _strongest(pd.concat([found, free], ignore_index=True))
+        free = found[~found["needs_before"]]
+        free = free.assign(setting=free["attack"] + ": " + free["setting"], attack=ANY)
+        plain = frame[(frame["role"] == "forget") & (frame["attack"] == "none")]
+        unattacked = {model: _by_fact(rows, measure) for model, rows in plain.groupby("model")}
+        found = _strongest(pd.concat([found, free], ignore_index=True), unattacked)
     return found[["attack", "setting", "model", "fact", "value", "step", "last"]].reset_index(drop=True)
 
 
@@ -62,9 +66,10 @@ def summarise(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row an attack (and setting): what came back of the forget facts, beside the anchors; intervals over facts.
+    """One row an attack (and setting): what came back of the forget facts, beside the anchors.
 
-    Arguments and errors as `recovered`.
+    Intervals are over facts, and take the step and the setting that were chosen as given. Arguments and errors as
+    `recovered`.
 
     Returns:
         `attack, setting, n` (facts); `start` (the model after, unattacked, on the same facts); `value, low, high` at
@@ -76,14 +81,20 @@ def summarise(
     found = recovered(frame, measure, by=by)
     plain = frame[(frame["attack"] == "none") & (frame["model"] == "after") & (frame["role"] == "forget")]
     start = _by_fact(plain, measure)
-    near = frame[(frame["role"] == "near") & (frame["model"] == "after")].groupby(["attack", "setting"])[measure].mean()
+    near = frame[(frame["role"] == "near") & (frame["model"] == "after")]
+    near = near.groupby(["attack", "setting", "fact"])[measure].mean().groupby(["attack", "setting"]).mean()
     options: dict[str, Any] = {"level": level, "samples": draws, "seed": seed}
     keys = ["attack"] if by == "attack" else ["attack", "setting"]
     return pd.DataFrame([_row(rows, start, near, options) for _, rows in found.groupby(keys, sort=False)])
 
 
 def curve(frame: pd.DataFrame, measure: str = "correct", *, seed: int = 0) -> pd.DataFrame:
-    """Recall step by step of the attacks that go in steps: `attack, setting, model, step, value, low, high, n`."""
+    """Recall step by step of the attacks that go in steps: `attack, setting, model, step, value, low, high, n`.
+
+    Raises:
+        UserError: unknown measure.
+    """
+    _check(measure)
     forget = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
     rows = []
     for key, part in forget.groupby(["attack", "setting", "model", "step"], sort=False):
@@ -107,19 +118,35 @@ def _by_fact(rows: pd.DataFrame, measure: str) -> pd.Series:
 
 def _worst(rows: pd.DataFrame, measure: str) -> tuple[pd.Series, float]:
     """Each fact's value at the worst step of each part, and the mean of these steps."""
-    means = rows.groupby(["part", "step"], sort=True)[measure].mean()
+    means = rows.groupby(["part", "step", "fact"])[measure].mean().groupby(["part", "step"]).mean()
     steps = means.groupby("part").idxmax()  # the first step, where several are equal
     chosen = rows.set_index(["part", "step"]).sort_index().loc[steps.tolist()]
     return _by_fact(chosen.reset_index(), measure), float(np.mean([step for _, step in steps]))
 
 
-def _strongest(found: pd.DataFrame) -> pd.DataFrame:
-    """For every attack the setting with the highest mean, for each model by itself."""
-    means = found.groupby(["attack", "model", "setting"], sort=False)["value"].mean()
-    best = {
-        (attack, model): setting for attack, model, setting in means.groupby(["attack", "model"], sort=False).idxmax()
-    }
-    return found[[best[row.attack, row.model] == row.setting for row in found.itertuples()]]
+def _strongest(found: pd.DataFrame, unattacked: dict[str, pd.Series]) -> pd.DataFrame:
+    """For every attack and model the setting with the highest mean over all facts that the attack asks."""
+    parts = []
+    for attack, rows in found.groupby("attack", sort=False):
+        facts = pd.Index(sorted(rows["fact"].unique()), name="fact")
+        best: dict[str, str] = {}
+        for model in sorted(rows["model"].unique()):  # "after" comes before "before", which follows it
+            own = rows[rows["model"] == model]
+            plain = unattacked.get(model, pd.Series(dtype=float)).reindex(facts)
+            values = own.pivot(index="fact", columns="setting", values="value").reindex(facts)
+            values = values.apply(lambda column, plain=plain: column.fillna(plain))[own["setting"].unique()]
+            best[model] = best["after"] if model == "before" else str(values.mean().idxmax())
+            chosen = own[own["setting"] == best[model]].set_index("fact")
+            if len(chosen):
+                part = pd.DataFrame({"value": values[best[model]], "last": chosen["last"].reindex(facts).fillna(plain)})
+                named = {"attack": attack, "setting": best[model], "model": model, "step": chosen["step"].iloc[0]}
+                parts.append(part.dropna(subset="value").assign(**named).reset_index())
+    return pd.concat(parts, ignore_index=True)
+
+
+def _check(measure: str) -> None:
+    if measure not in MEASURES:
+        raise UserError(f"no measure {measure!r}; measures are {', '.join(MEASURES)}")
 
 
 def _row(rows: pd.DataFrame, start: pd.Series, near: pd.Series, options: dict[str, Any]) -> dict[str, Any]:
