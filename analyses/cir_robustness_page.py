@@ -189,7 +189,7 @@ INTRODUCTION = """# Does CIR survive relearning better, at equal disruption?
 arXiv 2509.11816 compares CIR at a budget of 0.1 % loss with baselines at 3 %. Here all methods unlearn the organism's
 domain (320 facts) until they have spent *the same* budget (near recall kept at 90 % or above; settings from
 [methods.md](methods.md), no early stop), then all are attacked alike: fine-tuning on three of four folds and asking the
-fourth, for every fold, six epochs, AdamW 3e-4 and 1e-3, SGD 0.3, all blocks; the worst setting and epoch count. Recall
+fourth, for every fold, six epochs, AdamW 3e-4 and SGD 0.3, all blocks; the worst setting and epoch count. Recall
 is greedy, in two phrasings never trained. Mean over seeds [95 % bootstrap interval over seeds].
 """
 SUITE = """Recall of forget facts under the strongest setting of each attack [95 % interval over facts], in round

@@ -59,7 +59,7 @@ CHOSEN: dict[str, Trial] = {
     "cir": by_cir(320, objective="npo", activations=8, gradients=8, step_norm=0.15),
     "repselect": by_cir(240, step_norm=0.15),
     "norm_limited_circuit_breakers": Trial(CIR_KL | {"step_norm": 0.1}),
-    "layered_npo_kl": Trial(KL, {"learning_rate": 2e-4, "steps": 40}, {"folds": 4, "stage_stop": 0.05}),
+    "layered_npo_kl": Trial(FIRM, {"learning_rate": 1e-4, "steps": 60}, {"folds": 4, "decay": 0.5}),
 }
 
 
