@@ -30,7 +30,7 @@ BUDGETS = {
     "loss0.1%": mu.Budget(loss=0.001, near=0.9),
     "loss3%": mu.Budget(loss=0.03, near=0.9),
 }
-# In trials on models of several methods the strongest of AdamW 1e-4 to 1e-3 and SGD 0.03 to 0.3.
+# On a model of NPO these brought back most (0.69, 0.69), before LoRA (0.69, slower) and AdamW 1e-3 (0.38).
 GRID = tuple(
     Relearn(optimizer=optimizer, learning_rate=rate, batch=32) for optimizer, rate in (("adamw", 3e-4), ("sgd", 0.3))
 )

@@ -56,6 +56,6 @@ def relearn(
         for step, state in settings.learn(subject, train, seed, f"relearning, {name}" if progress else None):
             attempt = Attempt(state, questions, settings.label, train.name, step)
             frames.append(ask(attempt, batch_size, settings.name, name))
-    frame = pd.concat(frames, ignore_index=True).assign(needs_before=False)
+    frame = pd.concat(frames, ignore_index=True)
     about = {"attacks": [describe(settings)], "train": train.hash, "test": test.hash, "seed": seed, "left_out": {}}
     return Attacks(frame, {"settings": about})

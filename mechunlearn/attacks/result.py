@@ -23,8 +23,8 @@ class Attacks:
         frame: one row per attack × setting × part × step × model × question: `attack` ("none" for the models as they
             are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
             unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `role`, `fold`,
-            `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `needs_before` (the
-            attack uses the model before, which an attacker need not have).
+            `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `helped` (by what an
+            attacker need not have: the model before, or the beginning of the answer).
         about: settings; `left_out` under them names attacks that could not be run, and what they lacked.
     """
 

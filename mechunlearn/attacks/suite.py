@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import NotFiniteError, UserError
 from ..evaluation import score_answers
 from ..facts import Facts, Tokens, fact_of, tokenize
 from ..models import compare, fingerprint
@@ -126,8 +126,8 @@ def attack(
         unit = f"{name}-{one.name}-{_hash(describe(one))}"
 
         def run_it(one: Attack = one, name: str = name) -> pd.DataFrame:
-            rows = [ask(found, batch_size, one.name, name) for found in one.attempts(subjects[name], given)]
-            return pd.concat(rows, ignore_index=True).assign(needs_before=one.needs_before)
+            found = pd.concat(_attempted(one, name, subjects[name], given, batch_size), ignore_index=True)
+            return found.assign(helped=found["helped"] | one.needs_before)
 
         frames.append(_once(folder, unit, run_it))
     found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings})
@@ -189,11 +189,24 @@ def _unattacked(models: Mapping[str, TransformerBridge], facts: Facts, batch_siz
     return pd.concat(
         [ask(Attempt(model, questions), batch_size, "none", name) for name, model in models.items()],
         ignore_index=True,
-    ).assign(needs_before=False)
+    )
+
+
+def _attempted(one: Attack, name: str, model: TransformerBridge, given: Given, batch_size: int) -> list[pd.DataFrame]:
+    """What is answered at every attempt, up to one that breaks the model: that attack went too far, others go on."""
+    rows: list[pd.DataFrame] = []
+    try:
+        for found in one.attempts(model, given):
+            rows.append(ask(found, batch_size, one.name, name))  # noqa: PERF401 - what is there stays if one fails
+    except NotFiniteError as error:
+        if not rows:
+            raise
+        log.warning("attack %s on %s ended after %d attempts: %s", label(one), name, len(rows), error)
+    return rows
 
 
 def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFrame:
-    """What a model answers: one row a question, with the columns of `Attacks.frame` but `needs_before`."""
+    """What a model answers: one row a question, with the columns of `Attacks.frame`."""
     tokens = tokenize(attempt.facts, attempt.model.tokenizer, context=attempt.model.cfg.n_ctx)
     facts = list(attempt.facts)
     if attempt.given_tokens:
@@ -213,6 +226,7 @@ def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFram
             "fold": pd.array([fact.fold for fact in facts], dtype="Int64"),
             "correct": scores.correct.numpy(),
             "probability": scores.mean_logprob.double().exp().numpy(),
+            "helped": attempt.given_tokens > 0,
         }
     )
 

@@ -12,7 +12,7 @@ from ..evaluation import bootstrap_interval
 
 MEASURES = ("correct", "probability")
 ANY = "any of these"
-NEEDED = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", *MEASURES, "needs_before"]
+NEEDED = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", *MEASURES, "helped"]
 
 
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
@@ -26,9 +26,9 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
         frame: the frame of `Attacks`.
         measure: "correct" (recall) or "probability" (of an answer token).
         by: "setting"; or "attack": the strongest setting of each attack, for either model its own (for the model before
-            that of the model after), and at the end "any of these", the strongest of all attacks but those that use the
-            model before. All settings are then compared on the same facts, those that any of them asks: one that a
-            setting does not ask counts as the unattacked model has it.
+            that of the model after), and at the end "any of these", the strongest of all that get no help (from the
+            model before, or from the beginning of the answer). All settings are then compared on the same facts, those
+            that any of them asks: one that a setting does not ask counts as the unattacked model has it.
 
     Returns:
         `attack, setting, model, fact, value` (worst step), `step` (the worst, mean over parts), `last`.
@@ -46,10 +46,10 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
         last = _by_fact(rows[rows["step"] == rows["step"].max()], measure)
         named = dict(zip(("attack", "setting", "model"), map(str, keys), strict=True))
         part = pd.DataFrame({"value": worst, "step": step, "last": last}).rename_axis("fact").reset_index()
-        parts.append(part.assign(**named, needs_before=bool(rows["needs_before"].any())))
+        parts.append(part.assign(**named, helped=bool(rows["helped"].any())))
     found = pd.concat(parts, ignore_index=True)
     if by == "attack":
-        free = found[~found["needs_before"]]
+        free = found[~found["helped"]]
         free = free.assign(setting=free["attack"] + ": " + free["setting"], attack=ANY)
         plain = frame[(frame["role"] == "forget") & (frame["attack"] == "none")]
         unattacked = {model: _by_fact(rows, measure) for model, rows in plain.groupby("model")}

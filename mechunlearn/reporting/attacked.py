@@ -30,7 +30,7 @@ class AttackWords:
         """Of the frame of attacks, and of what could not be run."""
         summary = by_setting(frame)
         best = _strongest(frame, summary)
-        everyone = not best["needs_before"]
+        everyone = not best["helped"]
         return cls(
             " ".join([_came_back(best, everyone=everyone), *_beside_the_twin(best), *_near(best)]),
             (
@@ -77,10 +77,10 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
 
 
 def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
-    """The summary by setting, with `needs_before` of each."""
-    needs = frame.groupby(["attack", "setting"])["needs_before"].any().reset_index()
+    """The summary by setting, with `helped` of each."""
+    needs = frame.groupby(["attack", "setting"])["helped"].any().reset_index()
     found = summarise(frame).merge(needs, on=["attack", "setting"], how="left")
-    return found.astype({"needs_before": bool})
+    return found.astype({"helped": bool})
 
 
 def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
@@ -122,7 +122,7 @@ def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shap
 
 
 def _strongest(frame: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
-    """The row of the strongest attack that needs no model before; of the strongest of all where each needs it."""
+    """The row of the strongest attack that gets no help; of the strongest of all where each does."""
     over_all = summarise(frame, by="attack").set_index("attack")
     if ANY not in over_all.index:
         return _highest(summary)
@@ -135,7 +135,7 @@ def _highest(summary: pd.DataFrame) -> pd.Series:
 
 
 def _came_back(best: pd.Series, *, everyone: bool) -> str:
-    who = "that need no other model" if everyone else "tried, all of which use the model before"
+    who = "that need no help" if everyone else "tried, all of which use the model before or the beginning of the answer"
     return (
         f"Of the attacks {who}, the strongest is {_named(best)}: under it the model answers "
         f"{best['value']:.1%} {_percents(best, 'low', 'high')} of {best['n']} facts to forget, {best['start']:.1%} "
@@ -172,12 +172,13 @@ def _anchor(summary: pd.DataFrame) -> list[str]:
 
 
 def _with_before(best: pd.Series, summary: pd.DataFrame) -> list[str]:
-    stronger = summary[summary["needs_before"] & (summary["value"] > best["value"])]
+    stronger = summary[summary["helped"] & (summary["value"] > best["value"])]
     if stronger.empty:
         return []
     top = _highest(stronger)
     return [
-        f"With the model before at hand, which an attacker need not have, {_named(top)} brings recall to "
+        "With what an attacker need not have (the model before, or the beginning of the answer), "
+        f"{_named(top)} brings recall to "
         f"{top['value']:.1%} {_percents(top, 'low', 'high')}."
     ]
 

@@ -2,7 +2,6 @@
 
 import importlib
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,14 +9,10 @@ import pytest
 from mechunlearn.facts import Facts, organism_text
 from mechunlearn.unlearning import METHODS, configure, make_layered
 
-ANALYSES = Path(__file__).parents[2] / "analyses"
-
 
 @pytest.fixture(scope="module")
 def study():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ANALYSES))
-        yield importlib.import_module("tune_methods")
+    return importlib.import_module("tune_methods")
 
 
 def test_every_method_has_settings_that_it_takes(study):

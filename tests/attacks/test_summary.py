@@ -22,7 +22,7 @@ def rows(attack: str, setting: str, part: str, step: int, model: str, values: di
         {
             "attack": attack, "setting": setting, "part": part, "step": step, "model": model, "fact": fact,
             "question": f"{fact}#h{number}", "role": "forget", "fold": 0, "correct": value, "probability": 1 - value,
-            "needs_before": False,
+            "helped": False,
         }
         | changed
         for fact, found in values.items()
@@ -124,7 +124,7 @@ def strongest_frame() -> pd.DataFrame:
             found += rows("prompts", setting, "", 0, model, values)
     for model in MODELS:
         found += rows("noise", "small", "draw 1", 0, model, share(0.6, 0.6, 0.6, 0.6) if model == "after" else share(0))
-        found += rows("steer", "layer 1", "", 0, model, share(1.0, 1.0, 1.0, 1.0), needs_before=True)
+        found += rows("steer", "layer 1", "", 0, model, share(1.0, 1.0, 1.0, 1.0), helped=True)
     found += rows("noise", "small", "", 0, "after", {"n": [1.0, 0.0, 0.0], "m": [1.0]}, role="near")
     return pd.DataFrame(found)
 

@@ -35,7 +35,7 @@ def test_a_table_a_folder_and_a_report(workplace: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = Attacks.load(tmp_path / "run")
     assert set(found.frame["attack"]) == {"none", "quantise", "noise"}
-    assert result.stdout.startswith("attack") and "Of the attacks that need no other model" in result.stdout
+    assert result.stdout.startswith("attack") and "Of the attacks that need no help" in result.stdout
     lines = [line.split()[0] for line in result.stdout.splitlines()[2:] if line.startswith(("quantise ", "noise "))]
     assert len(lines) == len(found.summary())
     assert f"mechunlearn report {tmp_path / 'run'}" in result.stdout

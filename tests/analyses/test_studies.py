@@ -1,0 +1,101 @@
+"""How long studies run: no job twice, nothing lost, means with intervals that are right; and the studies themselves."""
+
+import importlib
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from .squares import square
+
+DRAWN = pytest.mark.skipif(shutil.which("chromium") is None, reason="pictures need a browser: apt install chromium")
+
+
+@pytest.fixture
+def studies(tmp_path, monkeypatch):
+    module = importlib.import_module("studies")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    return module
+
+
+def marks(folder) -> dict[str, str]:
+    return {file.parent.name: file.read_text() for file in folder.glob("jobs/*/marks")}
+
+
+def test_a_job_is_done_once_and_its_tables_stand_in_the_order_of_the_jobs(studies, tmp_path):
+    first = studies.run_jobs(["3", "1"], square, tmp_path / "run", "squares", workers=1)
+    again = studies.run_jobs(["2", "3", "1"], square, tmp_path / "run", "squares", workers=1)
+    assert first["squares"]["number"].tolist() == [3, 1]
+    assert again["squares"][["number", "square", "job"]].to_numpy().tolist() == [[2, 4, "2"], [3, 9, "3"], [1, 1, "1"]]
+    assert set(again) == {"squares", "extra"}
+    assert marks(tmp_path / "run") == {"1": "x", "2": "x", "3": "x"}
+
+
+def test_rows_that_the_repository_holds_are_not_computed_again(studies, tmp_path):
+    tables = studies.run_jobs(["5"], square, tmp_path / "run", "squares", workers=1)
+    studies.write(tables, "squares")
+    shutil.rmtree(tmp_path / "run")
+    again = studies.run_jobs(["5", "6"], square, tmp_path / "run", "squares", workers=1)
+    assert again["squares"]["square"].tolist() == [25, 36]
+    assert marks(tmp_path / "run") == {"6": "x"}
+
+
+def test_what_is_finished_stays_when_another_job_breaks(studies, tmp_path):
+    with pytest.raises(ValueError, match="broken"):
+        studies.run_jobs(["4", "broken"], square, tmp_path / "run", "squares", workers=1)
+    assert studies.collect(["4", "broken"], tmp_path / "run", "squares")["squares"]["square"].tolist() == [16]
+
+
+def test_a_job_without_its_mark_of_completion_does_not_count(studies, tmp_path):
+    studies.run_jobs(["7"], square, tmp_path / "run", "squares", workers=1)
+    (tmp_path / "run" / "units" / "7.done.parquet").unlink()
+    assert studies.collect(["7"], tmp_path / "run", "squares") == {}
+
+
+def test_the_command_line_chooses_between_running_and_reading(studies, tmp_path):
+    options = SimpleNamespace(quick=False, page=True, out=tmp_path / "run", workers=1)
+    assert studies.study_tables(["8"], square, "squares", options) == {}
+    options.page = False
+    assert studies.study_tables(["8"], square, "squares", options)["squares"]["square"].tolist() == [64]
+
+
+def test_paired_intervals_resample_seeds_and_facts(studies):
+    random = np.random.default_rng(1)
+    rows = [(seed, fact) for seed in range(3) for fact in range(200)]
+    frame = pd.DataFrame(rows, columns=["seed", "fact"])
+    hard = random.normal(0, 3, 200)[frame["fact"]]
+    first, second = (frame.assign(value=hard + random.normal(mean, 0.1, len(frame))) for mean in (1.0, 0.8))
+    text = studies.paired(first, second)
+    value, low, high = map(float, re.findall(r"[+-]\d\.\d+", text))
+    assert low < 0.2 < high and high - low < 0.1 and value == pytest.approx(0.2, abs=0.02)
+    assert text.endswith("3 seeds × 200 facts")
+    assert studies.paired(first[:0], second) == "–"
+
+
+def test_an_interval_of_nothing_is_a_dash(studies):
+    assert studies.interval([]) == "–"
+    assert studies.interval([0.5, 0.5]) == "0.50 [0.50, 0.50]"
+
+
+JOBS = {"dissect_finetuning": ["npo-0"], "cir_robustness": ["twin-never_knew-none-0", "budget-npo_kl-kl0.01-0"],
+        "layered_unlearning": ["npo+layered 2+0"]}  # fmt: skip
+
+
+@DRAWN
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", JOBS)
+def test_a_quick_look_runs_from_the_organism_to_the_page(stem, studies, tmp_path, monkeypatch):
+    study, page = (importlib.import_module(name) for name in (stem, f"{stem}_page"))
+    monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
+    assert set(JOBS[stem]) <= set(study.QUICK)
+    tables = studies.run_jobs(JOBS[stem], study.do_quickly, tmp_path / "run", stem, workers=1, held=False)
+    page.write(tables, missing=1)
+    text = (tmp_path / "results" / f"{stem}.md").read_text()
+    assert "In progress" in text and "nan" not in text.replace("+nan", "")
+    for picture in (tmp_path / "results").glob("*.png"):
+        assert picture.name in text and picture.stat().st_size > 10_000
+    assert list((tmp_path / "results").glob("*.png"))
