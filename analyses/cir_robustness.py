@@ -14,9 +14,8 @@ from typing import Any
 
 import cir_robustness_page
 import pandas as pd
-import torch
 from organism_settings import CHOSEN, Trial, apart, by_cir, unlearn
-from studies import Tables, arguments, study_tables, write
+from studies import Tables, study
 
 import mechunlearn as mu
 from mechunlearn.attacks import Relearn, recovered, summarise
@@ -46,15 +45,6 @@ SUITE = (
 )
 QUICK = ["twin-never_knew-none-0", "budget-npo_kl-kl0.01-0", "budget-repselect-loss1%-0", "suite-rmu-kl0.01-0"]
 COMPONENTS = ((0, 0), (8, 0), (0, 8), (16, 16), (32, 32))
-
-
-def main() -> None:
-    options = arguments(__doc__, STEM)
-    wanted = QUICK if options.quick else jobs(options.seeds)
-    tables = study_tables(wanted, do_quickly if options.quick else do, STEM, options)
-    if not options.quick:
-        write(tables, STEM)
-        cir_robustness_page.write(tables, missing=len(set(wanted) - set(tables["runs"]["job"])))
 
 
 def jobs(seeds: int) -> list[str]:
@@ -120,5 +110,4 @@ def _components(name: str) -> Trial:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    study(STEM, __doc__, jobs, do, (QUICK, do_quickly), cir_robustness_page)

@@ -15,9 +15,8 @@ from typing import Any
 
 import dissect_finetuning_page
 import pandas as pd
-import torch
 from organism_settings import CHOSEN, apart
-from studies import Tables, arguments, study_tables, write
+from studies import Tables, study
 
 import mechunlearn as mu
 from mechunlearn.attacks import asked
@@ -43,13 +42,8 @@ RELEARN = mu.Relearn(batch=32, epochs=4)
 QUICK = ["npo-0", "rmu-0"]
 
 
-def main() -> None:
-    options = arguments(__doc__, STEM)
-    wanted = QUICK if options.quick else [f"{name}-{seed}" for seed in range(options.seeds) for name in METHODS]
-    tables = study_tables(wanted, do_quickly if options.quick else do, STEM, options)
-    if not options.quick:
-        write(tables, STEM)
-        dissect_finetuning_page.write(tables, missing=len(set(wanted) - set(tables["behaviour"]["job"])))
+def jobs(seeds: int) -> list[str]:
+    return [f"{name}-{seed}" for seed in range(seeds) for name in METHODS]
 
 
 def do_quickly(job: str, folder: Path) -> Tables:
@@ -105,5 +99,4 @@ def _relearned(after: Any, facts: mu.Facts, seed: int, step: int) -> pd.DataFram
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    study(STEM, __doc__, jobs, do, (QUICK, do_quickly), dissect_finetuning_page)

@@ -22,7 +22,7 @@ import layered_unlearning_page
 import pandas as pd
 import torch
 from organism_settings import CHOSEN, KL, Trial, apart, by_cir, unlearn
-from studies import Tables, arguments, study_tables, write
+from studies import Tables, study
 
 import mechunlearn as mu
 from mechunlearn.attacks import asked
@@ -55,15 +55,6 @@ RELEARN = (mu.Relearn(batch=32, subsets="one"), mu.Relearn(batch=32))
 SITES = ("everything", "mlp_keys", "value_vectors", "attention")
 TWO_WAY = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "residual", "block")
 QUICK = ["twin+none+0", "npo+layered 2+0"]
-
-
-def main() -> None:
-    options = arguments(__doc__, STEM)
-    wanted = QUICK if options.quick else jobs(options.seeds)
-    tables = study_tables(wanted, do_quickly if options.quick else do, STEM, options)
-    if not options.quick:
-        write(tables, STEM)
-        layered_unlearning_page.write(tables, missing=len(set(wanted) - set(tables["runs"]["job"])))
 
 
 def jobs(seeds: int) -> list[str]:
@@ -196,5 +187,4 @@ def _two_way(plain: Any, layered: Any, facts: mu.Facts, seed: int, attack: mu.Re
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    study(STEM, __doc__, jobs, do, (QUICK, do_quickly), layered_unlearning_page)

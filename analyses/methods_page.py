@@ -94,8 +94,8 @@ evaluations included.
 divergence on those stands beside. For scale: the twin that never knew the facts diverges from the organism by 0.12 nats
 on general text and 0.19 on text about the domain, twelve times the budget.
 
-**In progress:** three seeds are meant; "reached" tells how many there are. What was searched before the first complete
-pass ran with an earlier order of batches, and only guided the choice of settings.
+"Reached" tells how many seeds there are. What was searched before the first complete pass ran with an earlier order of
+batches, and only guided the choice of settings.
 
 ![Forget recall against text KL](methods.png)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,38 @@ RESULTS = Path(__file__).parent / "results"
 Tables = dict[str, pd.DataFrame]
 
 
-def arguments(description: str | None, stem: str) -> argparse.Namespace:
-    """What every study takes on its command line."""
+class Page(Protocol):
+    """A module that writes the page of a study."""
+
+    def write(self, tables: Tables, missing: int) -> None: ...
+
+
+def study(
+    stem: str,
+    description: str | None,
+    jobs: Callable[[int], Sequence[str]],
+    do: Callable[[str, Path], Tables],
+    quick: tuple[Sequence[str], Callable[[str, Path], Tables]],
+    page: Page,
+) -> None:
+    """A study's command line: all jobs and the page; only the page; or, for a quick look, few jobs and no page.
+
+    `jobs(seeds)` names them in their order; `quick` holds the jobs of a quick look and what does them.
+    """
+    torch.set_num_threads(1)
+    options = _arguments(description, stem)
+    if options.quick:
+        run_jobs(*quick, options.out.with_name(f"{options.out.name}-quick"), stem, options.workers, held=False)
+        return
+    wanted = jobs(options.seeds)
+    if not options.page:
+        run_jobs(wanted, do, options.out, stem, options.workers)
+    tables = collect(wanted, options.out, stem)
+    write(tables, stem)
+    page.write(tables, missing=len(wanted) - len({job for table in tables.values() for job in table["job"]}))
+
+
+def _arguments(description: str | None, stem: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / stem, help="where models and finished jobs are kept")
     parser.add_argument("--seeds", type=int, default=3)
@@ -35,13 +65,6 @@ def arguments(description: str | None, stem: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small and short, to see that all of it runs; no page")
     parser.add_argument("--page", action="store_true", help="only write the page of what is finished")
     return parser.parse_args()
-
-
-def study_tables(jobs: Sequence[str], do: Callable[[str, Path], Tables], stem: str, options: Any) -> Tables:
-    """The tables of the jobs as the command line wants them: all, those of a quick look, or only what is finished."""
-    if options.quick:
-        return run_jobs(jobs, do, options.out.with_name(f"{options.out.name}-quick"), stem, options.workers, held=False)
-    return collect(jobs, options.out, stem) if options.page else run_jobs(jobs, do, options.out, stem, options.workers)
 
 
 def run_jobs(

@@ -93,17 +93,29 @@ CROSS_ENTROPY = (
     "cross-entropy on retained text moves the model by itself (α = 10, τ = 3: KL 0.01 with nothing forgotten) and "
     "spends the budget; the KL form reaches what was asked"
 )
+BREAKS = "the budget is spent on general text before the answers move, at every weight and rate searched"
+STEERS = "what moves the residual stream on forget facts moves it on general text as well; the budget ends it"
 WHY: dict[str, str] = {
     "gradient_ascent": "nothing holds near facts, which fall below 90 % first",
+    "gradient_ascent_kl": "one seed spends the budget at 7 %",
     "gradient_difference": CROSS_ENTROPY,
     "npo": CROSS_ENTROPY,
-    "wga": "close; p in its weight slows it down where little is left to forget",
+    "idk": "ends at 5 % in the one phrasing that is watched; in both it is 5 to 7 %",
+    "wga": "close, with budget left; p in its weight slows it down where little is left to forget",
     "simnpo": "lets go of a fact once its mean NLL is about 1/β, where greedy recall still finds some",
-    "dpo": "lets go of a fact once the distractor is preferred",
+    "dpo": "close, with budget left; lets go of a fact once the distractor is preferred",
     "idk_dpo": "is content when refusals have become likelier, which need not make the answer less likely",
     "undial": "its target keeps the order of all other answers; slow",
-    "norm_breaking": "norms divide the length of the residual stream out again",
-    "circuit_breakers": "its retain term, a norm with a kink at the start, holds it there until the rate makes it leap",
+    "rmu": STEERS,
+    "rmu_split": STEERS,
+    "repselect": "by seed 4 to 20 %: the budget, or the steps, end it",
+    "cir": "the same, and slower: it takes away few directions whole, soft collapse weighs down many",
+    "mlp_breaking": BREAKS,
+    "norm_breaking": f"{BREAKS}; norms divide the length of the residual stream out again",
+    "cosine_breaking": "its loss falls with little change of the answers, at every weight and rate searched",
+    "norm_limited_circuit_breakers": BREAKS,
+    "circuit_breakers": "its retain term, a norm with a kink at the start, holds it there; in some seeds it leaps",
+    "layered_npo_kl": "stages that hold the waiting folds spend the budget before the last folds are forgotten",
 }
 
 

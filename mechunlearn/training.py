@@ -145,14 +145,14 @@ class Trainer:
         return row
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on beside the batch: a copy, by name."""
-        found = {f"parameter.{name}": tensor.detach().clone() for name, tensor in self.parameters.items()}
+        """Everything that the next step depends on beside the batch: a copy in main memory, by name."""
+        found = {f"parameter.{name}": _copied(tensor) for name, tensor in self.parameters.items()}
         found["trainer"] = torch.tensor([self.step, self.scale], dtype=torch.float64)
         for place, optimizer in enumerate(self._optimizers):
             for number, values in optimizer.state_dict()["state"].items():
                 for key, value in values.items():
                     if isinstance(value, Tensor):
-                        found[f"optimizer.{place}.{number}.{key}"] = value.clone()
+                        found[f"optimizer.{place}.{number}.{key}"] = _copied(value)
         return found
 
     @torch.no_grad()
@@ -213,6 +213,11 @@ def train(
     frame = pd.DataFrame(rows)
     last = ["learning_rate", "gradient_norm", "seconds"]
     return frame[[name for name in frame if name not in last] + last]
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """One by one into main memory: an accelerator has no room for weights and moments twice."""
+    return tensor.detach().to("cpu", copy=True)
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

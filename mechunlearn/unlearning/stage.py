@@ -173,7 +173,7 @@ class _Loop:
     def _accept(self, trainer: Trainer, measured: dict[str, float]) -> str | None:
         """A state inside the budget: note it, keep it, and see whether it is the last."""
         self._note(trainer, measured, inside=True)
-        self.kept = {name: tensor.cpu() for name, tensor in self._state(trainer).items()}
+        self.kept = self._state(trainer)
         ended = self.referee.done(measured)
         if ended is None and trainer.step >= self.options.steps:
             ended = "all steps done"
@@ -216,7 +216,9 @@ class _Loop:
 
     def _state(self, trainer: Trainer) -> dict[str, Tensor]:
         whole = {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-        return whole | {f"routine.{name}": tensor.clone() for name, tensor in self.routine.state().items()}
+        return whole | {
+            f"routine.{name}": tensor.detach().to("cpu", copy=True) for name, tensor in self.routine.state().items()
+        }
 
     def _back(self, trainer: Trainer) -> None:
         """To the last state inside the budget."""

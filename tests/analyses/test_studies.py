@@ -3,7 +3,6 @@
 import importlib
 import re
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -56,11 +55,30 @@ def test_a_job_without_its_mark_of_completion_does_not_count(studies, tmp_path):
     assert studies.collect(["7"], tmp_path / "run", "squares") == {}
 
 
-def test_the_command_line_chooses_between_running_and_reading(studies, tmp_path):
-    options = SimpleNamespace(quick=False, page=True, out=tmp_path / "run", workers=1)
-    assert studies.study_tables(["8"], square, "squares", options) == {}
-    options.page = False
-    assert studies.study_tables(["8"], square, "squares", options)["squares"]["square"].tolist() == [64]
+class Pages:
+    """A page that only remembers what it was to write."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, tables, missing):
+        self.written.append((sorted(tables), missing))
+
+
+def test_the_command_line_chooses_between_running_reading_and_a_quick_look(studies, tmp_path, monkeypatch):
+    pages = Pages()
+
+    def call(*words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["study", "--workers", "1", "--out", str(tmp_path / "run"), *words])
+        studies.study("squares", "", lambda seeds: ["8", "9"][:seeds], square, (["2"], square), pages)
+
+    call("--page")
+    call("--seeds", "1")
+    call("--page")
+    call("--quick")
+    assert pages.written == [([], 2), (["extra", "squares"], 0), (["extra", "squares"], 1)]
+    assert marks(tmp_path / "run") == {"8": "x"} and marks(tmp_path / "run-quick") == {"2": "x"}
+    assert studies.read("squares")["squares"]["square"].tolist() == [64]
 
 
 def test_paired_intervals_resample_seeds_and_facts(studies):
