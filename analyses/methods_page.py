@@ -72,7 +72,7 @@ def _picture(chosen: pd.DataFrame) -> go.Figure:
             name=f"{name} ({mean['forget_recall']:.2f})",
             marker={"color": colour, "size": 11, "symbol": ["circle", "square", "diamond", "cross"][place % 4]},
         )  # fmt: skip
-    figure.add_vline(x=0.01, line_dash="dash", line_color="#888", annotation_text="budget")
+    figure.add_vline(x=0.01, line_dash="dash", line_color="#888", line_width=1.5, annotation_text="budget")
     figure.update_xaxes(title="KL to the start on general text, nats a token", rangemode="tozero")
     figure.update_yaxes(title="recall on forget facts, phrasings held out", range=[-0.02, 1.02])
     return figure.update_layout(
