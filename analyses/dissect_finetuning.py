@@ -39,11 +39,12 @@ WINDOWS = "sliding:5,single,all"
 STEPS, EVERY = 100, 25
 MEASURES = ("recall", "answer_probability", "rank", "extraction_strength", "rouge_l", "bleu", "text_loss", "text_kl")
 RELEARN = mu.Relearn(batch=32, epochs=4)
-QUICK = ["npo-0", "rmu-0"]
+TWIN = "never_knew"
+QUICK = ["npo-0", "rmu-0", "never_knew-0"]
 
 
 def jobs(seeds: int) -> list[str]:
-    return [f"{name}-{seed}" for seed in range(seeds) for name in METHODS]
+    return [f"{name}-{seed}" for seed in range(seeds) for name in (*METHODS, TWIN)]
 
 
 def do_quickly(job: str, folder: Path) -> Tables:
@@ -53,9 +54,12 @@ def do_quickly(job: str, folder: Path) -> Tables:
 def do(job: str, folder: Path, steps: int = STEPS, step: int = 2) -> Tables:
     """One model: unlearned, measured, dissected on every `step`-th forget fact, relearned."""
     name, last = job.split("-")
-    method, rate = METHODS[name]
     seed = int(last)
     before, facts = mu.load("organism"), mu.Facts.builtin("organism")
+    label = {"method": name, "seed": seed}
+    if name == TWIN:  # the anchor of relearning
+        return {"relearning": _relearned(mu.load("organism:never-knew"), facts, seed, step).assign(**label)}
+    method, rate = METHODS[name]
     general, _ = apart(mu.organism_text(), facts)
     run = mu.unlearn(
         before, method, facts.forget, facts.retain, text=general, retain_text=mu.organism_text("train"),
@@ -69,7 +73,6 @@ def do(job: str, folder: Path, steps: int = STEPS, step: int = 2) -> Tables:
         run.model, few.held_out, general, before=before, letters=False,
         measures=MEASURES,
     )  # fmt: skip
-    label = {"method": name, "seed": seed}
     return {
         "training": run.frame.assign(**label),
         "recovery": result.summary().assign(**label),

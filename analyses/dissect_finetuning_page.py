@@ -103,7 +103,7 @@ def _relearning(recovery: pd.DataFrame, relearning: pd.DataFrame) -> str:
     """Over layers: rank correlation of a layer's recovery with how far relearning moves its MLP and attention."""
     rows = []
     single = _family(recovery, "single")
-    for name, title in METHODS.items():
+    for name, title in (METHODS | {"never_knew": "the twin that never knew"}).items():
         mine = relearning[relearning["method"] == name]
         if mine.empty:
             continue
@@ -111,6 +111,9 @@ def _relearning(recovery: pd.DataFrame, relearning: pd.DataFrame) -> str:
         recalls = mine.drop_duplicates("seed")
         row["recall of fold 3, before"] = interval(recalls["recall_start"])
         row["after"] = interval(recalls["recall_end"])
+        rows.append(row)
+        if name not in METHODS:
+            continue
         for site, role in (
             ("mlp_coefficients", "mlp_keys"),
             ("mlp_coefficients", "value_vectors"),
@@ -122,8 +125,7 @@ def _relearning(recovery: pd.DataFrame, relearning: pd.DataFrame) -> str:
         best = single[(single["method"] == name) & (single["site"] == "mlp_coefficients")]
         best = best.pivot_table(index="seed", columns="first_layer", values="mean_of_ratios")
         row["layer that restores most"] = ", ".join(map(str, best.idxmax(axis=1)))
-        rows.append(row)
-    return pd.DataFrame(rows).to_markdown(index=False)
+    return pd.DataFrame(rows).fillna("").to_markdown(index=False)
 
 
 def _ranks(single: pd.DataFrame, moved: pd.DataFrame, name: str, site: str, role: str) -> list[float]:
@@ -193,7 +195,28 @@ RELEARNING = """Relearning: four epochs of AdamW on half the facts of folds 0–
 asked. Rank correlation over the six layers between recovery from that layer alone and how far relearning moves its
 weights (relative change).
 """
-READING = ""
+READING = """## Reading
+
+- **The paper's picture holds for gradient difference and NPO**: value vectors bring nothing back (0.02 and 0.03 at
+  most), coefficients in late windows 0.83 and 0.86, with attention 0.94. DPO, which changes predictions least, falls
+  short of it (0.58, 0.84).
+- **It is not evidence that the value vectors were spared.** No parameter site alone brings much back (keys 0.14 to
+  0.21, attention's value and output 0.04 to 0.21, all layers at once), all of a block's weights together 0.93 to
+  0.98: the change is spread, and a part of it undone is not a part of the knowledge back.
+- **RMU is the counter-example.** It trains value vectors alone, so restoring them gives 1.00; and patching
+  coefficients above them still gives 0.91. High recovery from coefficients says that what lies above can use them,
+  not that they are what unlearning changed.
+- **Behaviour**: near and far recall stays above 95 %, yet what NPO and DPO write about these facts changes (ROUGE-L
+  0.6 to 0.8 against the model before): recall alone hides a cost.
+- **The layer that restores most is not the one that relearning moves most.** Relearning moves block 1 most in every
+  run; coefficients of the last block restore most after gradient difference and NPO, and over layers the two are
+  correlated negatively. Only for RMU, whose change lies in blocks 0 to 2, do they go together. Recovery does not
+  locate what an attack will move.
+- **What relearning brings back is not what patching ranks.** After relearning half of three folds, RMU gives back
+  0.94 of the fourth, NPO 0.49 and gradient difference 0.41, DPO 0.11; the twin, trained alike, reaches 0.06.
+  Coefficients and attention, patched, restore 0.84 or more of all four: what a patch can put back, an attack need not
+  find.
+"""
 FOOT = """
 Made by `python analyses/dissect_finetuning.py`; frames: [recovery](dissect_finetuning_recovery.parquet),
 [behaviour](dissect_finetuning_behaviour.parquet), [training](dissect_finetuning_training.parquet),

@@ -80,6 +80,7 @@ class Relearn(Attack):
             for words, told in (
                 ("as choices", self.form == "choice"),
                 ("every subset", self.data == "folds" and self.subsets == "every"),
+                ("one fold", self.data == "folds" and self.subsets == "one"),
                 (f"rank {self.rank}", self.trainable == "lora" and self.rank != Relearn.rank),
                 (f"{self.epochs} epochs", self.epochs != Relearn.epochs),
                 (f"batches of {self.batch}", self.batch != Relearn.batch),
