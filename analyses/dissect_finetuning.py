@@ -22,14 +22,15 @@ import mechunlearn as mu
 from mechunlearn.attacks import asked
 from mechunlearn.evaluation import evaluate
 from mechunlearn.models import compare
+from mechunlearn.unlearning import configure
 
 STEM = "dissect_finetuning"
 # As published, without a budget: the paper's models have forgotten, whatever it cost. RMU with the organism's layer.
-METHODS: dict[str, tuple[mu.GradientDifference | mu.NPO | mu.DPO | mu.RMU, float]] = {
+METHODS: dict[str, tuple[Any, float]] = {
     "gradient_difference": (mu.GradientDifference(), 4e-4),
     "npo": (mu.NPO(), 4e-4),
     "dpo": (mu.DPO(), 4e-4),
-    "rmu": (mu.RMU(**CHOSEN["rmu"].set), 1e-3),
+    "rmu": (configure("rmu", CHOSEN["rmu"].set), 1e-3),
 }
 SITES = (
     "mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors", "mlp_keys",

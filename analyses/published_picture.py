@@ -1,10 +1,11 @@
 """Does the published picture of fine-tuning unlearning (arXiv 2410.06606) hold on the organism?
 
-    python analyses/published_picture.py [--out runs/published-picture] [--seeds 3] [--forget domain] [--quick]
+    python analyses/published_picture.py [--out runs/published-picture] [--seeds 3] [--forget entities] [--quick]
 
 Unlearns with gradient difference, NPO and DPO, several seeds each, and dissects every model with the paper's four arms
 in the paper's windows. Every model and frame is kept in the run folder, so the script goes on where it was stopped.
-Writes analyses/results/published_picture.md with its picture and frame.
+Writes analyses/results/published_picture_entities.md with its picture and frame; `dissect_finetuning.py` has the forget
+set `domain`, and more sites.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/published-picture"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--forget", choices=("domain", "entities"), default="domain")
+    parser.add_argument("--forget", choices=("domain", "entities"), default="entities")
     parser.add_argument("--quick", action="store_true", help="one seed, few facts, few steps: only to see that it runs")
     options = parser.parse_args()
     before = mu.load("organism")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
@@ -79,14 +79,23 @@ def run_jobs(
     known = read(stem) if held else {}
     finished = {job for table in known.values() for job in table["job"]}
     missing = [job for job in jobs if job not in finished and not _units(folder, job)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        running = {pool.submit(do, job, out / "jobs" / job): job for job in missing}
-        for future in tqdm(as_completed(running), total=len(running), desc=stem, disable=not running):
-            job = running[future]
-            for name, table in future.result().items():
-                folder.finish_unit(f"{job}.{name}", table.assign(job=job))
-            folder.finish_unit(f"{job}.done", pd.DataFrame({"job": [job], "finished": [time.time()]}))
+    for job, tables in tqdm(_done(missing, do, out, workers), total=len(missing), desc=stem, disable=not missing):
+        for name, table in tables.items():
+            folder.finish_unit(f"{job}.{name}", table.assign(job=job))
+        folder.finish_unit(f"{job}.done", pd.DataFrame({"job": [job], "finished": [time.time()]}))
     return collect(jobs, out, stem, held)
+
+
+def _done(
+    jobs: Sequence[str], do: Callable[[str, Path], Tables], out: Path, workers: int
+) -> Iterator[tuple[str, Tables]]:
+    """Every job with its tables, as they are finished; one worker is this process itself."""
+    if workers == 1:
+        yield from ((job, do(job, out / "jobs" / job)) for job in jobs)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        running = {pool.submit(do, job, out / "jobs" / job): job for job in jobs}
+        yield from ((running[future], future.result()) for future in as_completed(running))
 
 
 def collect(jobs: Sequence[str], out: Path, stem: str, held: bool = True) -> Tables:

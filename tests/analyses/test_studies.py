@@ -34,6 +34,13 @@ def test_a_job_is_done_once_and_its_tables_stand_in_the_order_of_the_jobs(studie
     assert marks(tmp_path / "run") == {"1": "x", "2": "x", "3": "x"}
 
 
+@pytest.mark.slow
+def test_worker_processes_do_the_same(studies, tmp_path):
+    found = studies.run_jobs(["3", "1"], square, tmp_path / "run", "squares", workers=2)
+    assert found["squares"]["square"].tolist() == [9, 1]
+    assert marks(tmp_path / "run") == {"1": "x", "3": "x"}
+
+
 def test_rows_that_the_repository_holds_are_not_computed_again(studies, tmp_path):
     tables = studies.run_jobs(["5"], square, tmp_path / "run", "squares", workers=1)
     studies.write(tables, "squares")
@@ -104,7 +111,7 @@ JOBS = {"dissect_finetuning": ["npo-0"], "cir_robustness": ["twin-never_knew-non
 
 
 @DRAWN
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize("stem", JOBS)
 def test_a_quick_look_runs_from_the_organism_to_the_page(stem, studies, tmp_path, monkeypatch):
     study, page = (importlib.import_module(name) for name in (stem, f"{stem}_page"))
