@@ -35,7 +35,7 @@ def write(tables: Tables, missing: int) -> None:
     parts = [INTRODUCTION]
     if missing:
         parts.append(
-            f"**In progress:** {missing} of the study's runs are still to come; *seeds* says how many there are.\n"
+            f"**In progress**, runs still to come: {missing}; *seeds* says how many there are.\n"
         )
     parts.append(f"The twin that never knew, attacked alike: {interval(twin.groupby('seed')['value'].mean(), 3)}.\n")
     _pictures(at_budget, float(twin["value"].mean()))

@@ -24,7 +24,7 @@ def write(tables: Tables, missing: int) -> None:
     _course(tables["training"]).write_image(RESULTS / "dissect_finetuning_course.png", width=1200, height=380, scale=2)
     parts = [INTRODUCTION]
     if missing:
-        parts.append(f"**In progress:** {missing} of the study's runs are still to come.\n")
+        parts.append(f"**In progress**, runs still to come: {missing}.\n")
     parts += ["## The paper's claims\n", _claims(recovery)]
     parts += ["\n![Recovery by window, the paper's arms](dissect_finetuning_states.png)\n"]
     parts += ["## The parameter sites that the paper lacks\n", WHOLE, _whole(recovery)]

@@ -35,7 +35,7 @@ def write(tables: Tables, missing: int) -> None:
     matrix = tables["matrix"].assign(fold=lambda rows: rows["fold"].astype(int))
     parts = [INTRODUCTION]
     if missing:
-        parts.append(f"**In progress:** {missing} of the study's runs are still to come.\n")
+        parts.append(f"**In progress**, runs still to come: {missing}.\n")
     parts += ["## Before the attack, and after it\n", SUMMARY, _summary(tables["runs"], matrix)]
     _heatmaps(matrix, "npo").write_image(RESULTS / "layered_unlearning_matrix.png", scale=2)
     parts += [

@@ -46,8 +46,9 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
                 "bars: 95 % bootstrap intervals over facts"
             },
         },
-        template="simple_white", width=820, height=170 + 34 * len(names), margin={"t": 100, "l": 10},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        template="simple_white", width=820, height=240 + 34 * len(names), margin={"t": 90, "l": 10, "b": 110},
+        legend={"orientation": "h", "xref": "container", "x": 0.5, "xanchor": "center",
+                "yref": "container", "y": 0.01, "yanchor": "bottom"},
     )  # fmt: skip
     figure.update_yaxes(automargin=True)
     return figure
