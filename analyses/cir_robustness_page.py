@@ -34,9 +34,7 @@ def write(tables: Tables, missing: int) -> None:
     at_budget = runs[runs["kind"] == "budget"]
     parts = [INTRODUCTION]
     if missing:
-        parts.append(
-            f"**In progress**, runs still to come: {missing}; *seeds* says how many there are.\n"
-        )
+        parts.append(f"**In progress**, runs still to come: {missing}; *seeds* says how many there are.\n")
     parts.append(f"The twin that never knew, attacked alike: {interval(twin.groupby('seed')['value'].mean(), 3)}.\n")
     _pictures(at_budget, float(twin["value"].mean()))
     parts.append("![Recall before and after the attack](cir_robustness.png)\n")
@@ -162,7 +160,7 @@ def _pictures(runs: pd.DataFrame, twin: float) -> None:
         )  # fmt: skip
     figure.update_xaxes(range=[-0.03, 1.03], title="recall of forget facts")
     figure.update_layout(
-        template="simple_white", width=330 * len(found) + 220, height=440, margin={"t": 120},
+        template="simple_white", width=max(820, 330 * len(found) + 220), height=440, margin={"t": 120},
         title={"text": "Before (open) and after (filled) the strongest relearning attack",
                "subtitle": {"text": "a point a seed; dashed: the twin that never knew, attacked alike"}},
     )  # fmt: skip
@@ -196,7 +194,20 @@ SUITE = """Recall of forget facts under the strongest setting of each attack [95
 brackets the twin's under its own strongest. `ablate`, `steer` and `interpolate` use the model before, which an attacker
 need not have.
 """
-READING = ""
+READING = """## Reading
+
+- **At equal disruption CIR's claim holds here, in absolute terms** (KL 0.01, three seeds): after the strongest
+  relearning attack hard collapse is at 0.48 and soft collapse at 0.56, the best baseline, NPO, at 0.85; intervals of
+  the paired differences are far from 0.
+- **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves is still several
+  times what can be guessed and generalised.
+- **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01), and it
+  gives back 0.51 against 0.83.
+- **Disruption does not decide what is reversible.** At the same KL of about 0.009 NPO and gradient difference give
+  back 0.83, CIR 0.35 to 0.51. Methods that regain nothing at this budget (MLP breaking, Circuit Breakers) had
+  forgotten nothing; that, not their disruption, makes the rank correlation.
+- CIR costs about twice the seconds a fact of NPO here, with its batches twice as large.
+"""
 FOOT = """
 Made by `python analyses/cir_robustness.py`; frames: [runs](cir_robustness_runs.parquet),
 [facts](cir_robustness_facts.parquet), [grid](cir_robustness_grid.parquet), [suite](cir_robustness_suite.parquet).
