@@ -73,12 +73,10 @@ def do(job: str, folder: Path, options: dict[str, Any] | None = None, quick: boo
         after, about = twin, about | {"seconds": 0.0, "stopped": "", "steps": 0}
     else:
         trial = _components(name) if kind == "components" else CHOSEN[name]
-        run = unlearn(
-            name,
-            trial,
-            seed,
-            **{"stop": None, "budget": BUDGETS[budget], "run": folder, "evaluate_every": 40} | (options or {}),
-        )
+        # The suite attacks the model that the grid has attacked: made once, opened afterwards.
+        where = folder.parent / job.replace("suite-", "budget-")
+        settings = {"stop": None, "budget": BUDGETS[budget], "run": where, "evaluate_every": 40}
+        run = unlearn(name, trial, seed, **settings | (options or {}))
         after, frame = run.model, run.frame
         about |= {"seconds": frame["seconds"].iloc[-1], "stopped": run.about["stopped"], "steps": run.about["step"]}
     asked = mu.Facts([*facts.forget[::16], *facts.near[::16]]) if quick else facts
