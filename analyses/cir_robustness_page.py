@@ -192,7 +192,7 @@ is greedy, in two phrasings never trained. Mean over seeds [95 % bootstrap inter
 """
 SUITE = """Recall of forget facts under the strongest setting of each attack [95 % interval over facts], in round
 brackets the twin's under its own strongest. `ablate`, `steer` and `interpolate` use the model before, which an attacker
-need not have.
+need not have; `prompts` is strongest with the first token of the answer given away, after which the twin does as well.
 """
 READING = """## Reading
 
