@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..facts import Facts
 from ..models.hooks import Hook, hooked
-from .protocol import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Given, asked, before_of
 from .residual import hook_name, shifts
 
 
@@ -46,8 +46,9 @@ class AblateDirection(Attack):
         if self.vector is not None and not any(self.vector):
             raise UserError("ablate: the vector is zero, which is no direction")
 
-    def needs(self, given: Given) -> str | None:
-        return super().needs(given) if self.vector is None else None
+    @property
+    def uses_before(self) -> bool:
+        return self.vector is None
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         count = model.cfg.n_layers
@@ -64,7 +65,7 @@ class AblateDirection(Attack):
         self, model: TransformerBridge, given: Given
     ) -> Iterator[tuple[str, Facts, Float[Tensor, "layer d_model"]]]:
         if self.vector is None:
-            yield from shifts(model, _before(self, given), given.forget)
+            yield from shifts(model, before_of(self, given), given.forget)
             return
         if len(self.vector) != model.cfg.d_model:
             raise UserError(
@@ -99,7 +100,7 @@ class Steer(Attack):
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         chosen = _layers(self.name, self.layers, model.cfg.n_layers)
-        for part, facts, shift in shifts(model, _before(self, given), given.forget):
+        for part, facts, shift in shifts(model, before_of(self, given), given.forget):
             questions = asked(facts)
             for layer in chosen:
                 for strength in self.strengths:
@@ -120,12 +121,6 @@ def _add(vector: Float[Tensor, " d"]) -> Hook:
         return tensor + vector.to(tensor)
 
     return add
-
-
-def _before(attack: Attack, given: Given) -> TransformerBridge:
-    if given.before is None:
-        raise UserError(f"{attack.name} needs the model before unlearning")
-    return given.before
 
 
 def _layers(name: str, layers: tuple[int, ...] | None, count: int) -> tuple[int, ...]:

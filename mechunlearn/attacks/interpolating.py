@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..models import clone, compare, slots
-from .protocol import Attack, Attempt, Given, asked_with_near
+from .protocol import Attack, Attempt, Given, asked_with_near, before_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,11 @@ class Interpolate(Attack):
             raise UserError("interpolate: shares must be one number or more, each from 0 to 1")
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        if given.before is None:
-            raise UserError(f"{self.name} needs the model before unlearning")
-        compare(given.before, model)
+        before = before_of(self, given)
+        compare(before, model)
         copied, questions = clone(model), asked_with_near(given)
         for share in self.shares:
-            _mix(given.before, model, share, copied)
+            _mix(before, model, share, copied)
             yield Attempt(copied, questions, f"{share:g} of the way to before")
 
 

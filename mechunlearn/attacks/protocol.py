@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..facts import Fact, Facts
+from ..errors import UserError
+from ..facts import Facts
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,12 @@ class Attack:
 
     def needs(self, given: Given) -> str | None:
         """What is missing for this attack, in words; None where nothing is."""
-        return "the model before unlearning" if self.needs_before and given.before is None else None
+        return "the model before unlearning" if self.uses_before and given.before is None else None
+
+    @property
+    def uses_before(self) -> bool:
+        """Whether it uses the model before with the settings that it has."""
+        return self.needs_before
 
 
 def asked(facts: Facts) -> Facts:
@@ -85,13 +91,20 @@ def asked(facts: Facts) -> Facts:
 
     Ids of held-out phrasings end in "#h" and a number, as in `Facts.held_out`.
     """
-    found: list[Fact] = []
-    for fact in facts:
-        found += [
-            replace(fact, id=f"{fact.id}#h{number}", prompt=prompt, paraphrases=(), held_out=())
-            for number, prompt in enumerate(fact.held_out)
-        ] or [replace(fact, paraphrases=())]
-    return facts.with_items(found)
+    return facts.with_items(
+        question for fact in facts for question in facts.with_items([fact]).held_out or [replace(fact, paraphrases=())]
+    )
+
+
+def before_of(attack: Attack, given: Given) -> TransformerBridge:
+    """The model before unlearning.
+
+    Raises:
+        UserError: it is not given.
+    """
+    if given.before is None:
+        raise UserError(f"{attack.name} needs the model before unlearning")
+    return given.before
 
 
 def asked_with_near(given: Given) -> Facts:

@@ -127,7 +127,7 @@ def attack(
 
         def run_it(one: Attack = one, name: str = name) -> pd.DataFrame:
             found = pd.concat(_attempted(one, name, subjects[name], given, batch_size), ignore_index=True)
-            return found.assign(helped=found["helped"] | one.needs_before)
+            return found.assign(helped=found["helped"] | one.uses_before)
 
         frames.append(_once(folder, unit, run_it))
     found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings})
