@@ -54,12 +54,12 @@ class AblateDirection(Attack):
         count = model.cfg.n_layers
         chosen = _layers(self.name, self.layers, count)
         for part, facts, found in self._directions(model, given):
-            questions = asked(facts)
+            questions, which = asked(facts), "" if self.vector is None else ", given vector"
             for layer in chosen:
                 unit = found[layer] / found[layer].norm().clamp_min(torch.finfo(found.dtype).tiny)
                 places = range(layer, count) if self.onwards else [layer]
                 with hooked(model, [(hook_name(place), _remove(unit)) for place in places]):
-                    yield Attempt(model, questions, f"layer {layer}", part)
+                    yield Attempt(model, questions, f"layer {layer}{which}", part)
 
     def _directions(
         self, model: TransformerBridge, given: Given

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mechunlearn.attacks import attack
 from mechunlearn.attacks.directions import AblateDirection, Steer
 from mechunlearn.attacks.residual import shifts
 from mechunlearn.errors import UserError
@@ -153,3 +154,11 @@ def test_what_is_missing_or_does_not_fit():
     one = make_facts(None).where(subject="anna")
     with pytest.raises(UserError, match="two subjects"):
         next(Steer().attempts(toy(), given(toy(seed=1), one)))
+
+
+def test_a_given_vector_needs_no_model_before_and_is_no_help():
+    vector = (1.0,) + (0.0,) * 31
+    found = attack(toy(), [AblateDirection(vector=vector, layers=(1,))], facts=make_facts(), progress=False)
+    assert not found.frame["helped"].any()
+    assert set(found.frame["setting"]) == {"", "layer 1, given vector"}
+    assert AblateDirection().uses_before
