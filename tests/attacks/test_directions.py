@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechunlearn.attacks import attack
+import mechunlearn as mu
 from mechunlearn.attacks.directions import AblateDirection, Steer
 from mechunlearn.attacks.residual import shifts
 from mechunlearn.errors import UserError
@@ -158,7 +158,7 @@ def test_what_is_missing_or_does_not_fit():
 
 def test_a_given_vector_needs_no_model_before_and_is_no_help():
     vector = (1.0,) + (0.0,) * 31
-    found = attack(toy(), [AblateDirection(vector=vector, layers=(1,))], facts=make_facts(), progress=False)
+    found = mu.attack(toy(), [AblateDirection(vector=vector, layers=(1,))], facts=make_facts(), progress=False)
     assert not found.frame["helped"].any()
     assert set(found.frame["setting"]) == {"", "layer 1, given vector"}
     assert AblateDirection().uses_before
