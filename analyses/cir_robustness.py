@@ -53,6 +53,7 @@ def jobs(seeds: int) -> list[str]:
     for budget in BUDGETS:
         found += [f"budget-{name}-{budget}-{seed}" for seed in range(seeds) for name in METHODS]
         if budget == "kl0.01":
+            found += [f"budget-dpo-{budget}-{seed}" for seed in range(seeds)]  # it withstood most in dissect_finetuning
             found += [f"suite-{name}-{budget}-0" for name in METHODS]
             found += [f"components-{a}x{g}-{budget}-0" for a, g in COMPONENTS]
     return found

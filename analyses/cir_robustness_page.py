@@ -11,6 +11,7 @@ NAMES = {
     "repselect": "CIR, soft collapse",
     "cir": "CIR, hard collapse",
     "npo_kl": "NPO + KL",
+    "dpo": "DPO + KL",
     "gradient_ascent_kl": "gradient difference, KL",
     "rmu": "RMU",
     "circuit_breakers": "Circuit Breakers",
@@ -23,7 +24,7 @@ BUDGETS = {
     "loss1%": "loss + 1 %",
     "loss3%": "loss + 3 % (the paper's for baselines)",
 }
-COLOURS = dict(zip(NAMES, ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#8A8A8A"), strict=True))
+COLOURS = dict(zip(NAMES, ("#D55E00", "#E69F00", "#0072B2", "#7B3FA0", "#56B4E9", "#009E73", "#CC79A7", "#8A8A8A"), strict=True))
 SYMBOLS = dict(zip(BUDGETS, ("circle", "diamond", "square", "cross"), strict=True))
 
 
