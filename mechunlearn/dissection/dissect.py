@@ -22,7 +22,7 @@ from .engine import check_replay
 from .plan import patches
 from .result import Dissection
 from .sweep import Sweep, Where
-from .tables import describe, fact_table, noise_floor, result_frame, rule
+from .tables import answer_table, describe, fact_table, noise_floor, result_frame, rule
 from .units import measure
 from .windows import Family, Window, families
 
@@ -128,10 +128,11 @@ def dissect(
         frame=result_frame(chosen, measured, floor, tokens, direction, before.tokenizer).assign(**constant),
         controls=measure_controls(sweep, some, floor),
         facts=fact_table(facts, measured, direction, before),
+        answers=answer_table(facts, chosen, measured, tokens, direction, before),
         about=about,
     )
     if folder is not None:
-        folder.finish(about, frame=result.frame, controls=result.controls, facts=result.facts)
+        folder.finish(about, frame=result.frame, controls=result.controls, facts=result.facts, answers=result.answers)
     return result
 
 

@@ -27,6 +27,7 @@ class Measured:
     logprob: dict[str, Float[np.ndarray, " fact"]]  # "donor", "recipient": of the answer, nats
     said: dict[str, list[list[int]]]  # "donor", "recipient": most probable token at each predicting position
     right: dict[str, list[bool]]  # "donor", "recipient": is all of the answer said?
+    patched: Int[np.ndarray, "patch predicting"]  # the same tokens under every patch, fact after fact
 
 
 @torch.inference_mode()
@@ -38,8 +39,10 @@ def measure_batch(sweep: Sweep, tokens: Tokens, progress: Callable[[int], object
     # A patch that cannot change a bit is not run: its distance is the denominator itself.
     result = {metric: value.repeat(len(sweep.chosen), 1) for metric, value in baseline.items()}
     noise = rounding(reference, plain.dtype)
+    patched = plain[reference.predicts].argmax(-1).repeat(len(sweep.chosen), 1)
     for numbers, logits, control in sweep.patched(recorded):
         _store(result, numbers, reference, logits)
+        patched[numbers] = logits[:, reference.predicts].argmax(-1)
         if control is not None:
             _raise_noise(noise, plain[recorded.scored.facts == 0], control, reference)
         progress(len(numbers))
@@ -59,6 +62,7 @@ def measure_batch(sweep: Sweep, tokens: Tokens, progress: Callable[[int], object
         },
         said,
         {model: [tokens == answer for tokens, answer in zip(said[model], answers, strict=True)] for model in said},
+        patched.cpu().numpy().astype(np.int32),
     )
 
 

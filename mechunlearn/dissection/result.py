@@ -11,8 +11,11 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..runs import read_frame, read_run, versions, write_frame, write_json
+from ..showing import shown
 from .plots import plot_positions, plot_recovery
-from .summary import summarise
+from .summary import highest, summarise
+
+FRAMES = ("frame", "controls", "facts", "answers")
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,15 @@ class Dissection:
         facts: per fact what either model says: `fact, prompt, answer, before_answer, after_answer` (most probable
             token at each predicting position, the answer so far given), `before_logprob, after_logprob` (of the
             answer, nats), `before_correct, after_correct`.
+        answers: what the recipient says to each fact under every patch, likewise read: `fact, site, direction,
+            first_layer, last_layer, answer, correct`.
         about: models, settings, noise floor, versions.
     """
 
     frame: pd.DataFrame
     controls: pd.DataFrame
     facts: pd.DataFrame
+    answers: pd.DataFrame
     about: dict[str, Any]
 
     def summary(self, *, level: float = 0.95, draws: int = 2000, seed: int | None = None) -> pd.DataFrame:
@@ -59,7 +65,7 @@ class Dissection:
             raise UserError(f"{folder}: holds another run; give a new folder")
         if folder.is_dir() and any(folder.iterdir()) and not run.exists():
             raise UserError(f"{folder}: not empty, and not a run folder; give a new folder")
-        for name in ("frame", "controls", "facts"):
+        for name in FRAMES:
             write_frame(folder / f"{name}.parquet", getattr(self, name))
         settings = self.about.get("settings", {})
         write_json(run, {"kind": "dissection", "settings": settings, "versions": versions(), "about": self.about})
@@ -77,7 +83,7 @@ class Dissection:
             raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not a dissection")
         if not run.get("about"):
             raise UserError(f"{folder}: the dissection is not finished; run the same call again to go on")
-        frames = {name: read_frame(Path(folder) / f"{name}.parquet") for name in ("frame", "controls", "facts")}
+        frames = {name: read_frame(Path(folder) / f"{name}.parquet") for name in FRAMES}
         return cls(about=run["about"], **frames)
 
     def __repr__(self) -> str:
@@ -85,4 +91,10 @@ class Dissection:
         return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
 
     def _repr_html_(self) -> str:
-        return self.plot()._repr_html_()
+        controls = self.controls["passed"].dropna()
+        sentence = (
+            f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
+            f"facts, {self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
+            "Where most came back at each site (mse, mean of ratios); plot() draws it all."
+        )
+        return shown(sentence, highest(self.summary(draws=500)))

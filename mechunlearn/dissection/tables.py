@@ -111,6 +111,39 @@ def fact_table(facts: Facts, pieces: Pieces, direction: str, model: TransformerB
     return pd.DataFrame(table)[["fact", "prompt", "answer", *columns]]
 
 
+def answer_table(
+    facts: Facts, chosen: list[Patch], pieces: Pieces, tokens: Tokens, direction: str, model: TransformerBridge
+) -> pd.DataFrame:
+    """What the recipient says to each fact under every patch, in the columns of `Dissection.answers`.
+
+    Patches of single positions are left out: they are there to be seen on a map.
+    """
+    whole = [number for number, patch in enumerate(chosen) if patch.position is None]
+    words: dict[tuple[int, ...], str] = {}
+    said: list[list[str]] = [[] for _ in facts]
+    right: list[list[bool]] = [[] for _ in facts]
+    for rows, found in pieces:
+        ends = np.cumsum([len(answer) for answer in found.said["donor"]])[:-1]
+        for row, columns in zip(rows, np.split(found.patched[whole], ends, axis=1), strict=True):
+            expected = tuple(tokens[[row]].targets.tolist())
+            for answer in map(tuple, columns.tolist()):
+                if answer not in words:
+                    words[answer] = model.tokenizer.decode(list(answer)).strip()
+                said[row].append(words[answer])
+                right[row].append(answer == expected)
+    return pd.DataFrame(
+        {
+            "fact": np.repeat(np.asarray(tokens.fact_ids, dtype=object), len(whole)),
+            "site": pd.Categorical([chosen[number].site.name for number in whole] * len(facts)),
+            "direction": pd.Categorical([direction] * (len(whole) * len(facts))),
+            "first_layer": [chosen[number].first for number in whole] * len(facts),
+            "last_layer": [chosen[number].last for number in whole] * len(facts),
+            "answer": pd.Categorical([text for texts in said for text in texts]),
+            "correct": [value for values in right for value in values],
+        }
+    )
+
+
 def describe(comparison: Comparison) -> dict[str, Any]:
     """The comparison of the weights for people: counts, names, and relative change by role."""
     frame = comparison.frame

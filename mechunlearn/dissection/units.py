@@ -64,6 +64,7 @@ def _pack(found: Measured) -> pd.DataFrame:
         row[f"logprob:{model}"] = np.ascontiguousarray(found.logprob[model], dtype=np.float64).tobytes()
         row[f"said:{model}"] = found.said[model]
         row[f"right:{model}"] = found.right[model]
+    row["patched"] = np.ascontiguousarray(found.patched).tobytes()
     return pd.DataFrame([row])
 
 
@@ -77,4 +78,5 @@ def _unpack(kept: pd.DataFrame) -> Measured:
         {m: np.frombuffer(row[f"logprob:{m}"]) for m in models},
         {m: [[int(token) for token in fact] for fact in row[f"said:{m}"]] for m in models},
         {m: [bool(right) for right in row[f"right:{m}"]] for m in models},
+        np.frombuffer(row["patched"], np.int32).reshape(-1, sum(map(len, row["said:donor"]))),
     )
