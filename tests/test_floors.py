@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mechunlearn"
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("models", "facts", "sites", "runs", "training", "adapters"), 1),
+    **dict.fromkeys(("models", "facts", "sites", "runs", "training", "adapters", "showing"), 1),
     "evaluation": 2,
     **dict.fromkeys(("dissection", "unlearning", "attacks", "organism"), 3),
     "reporting": 4,

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..runs import RunFolder, read_frame, read_run
+from ..showing import shown
 from .plots import plot_attacks, plot_curve
 from .summary import NEEDED, curve, steps_to_recover, summarise
 
@@ -85,4 +86,9 @@ class Attacks:
         return f"Attacks({self.frame['fact'].nunique()} facts; {names}; {len(self.frame)} rows)"
 
     def _repr_html_(self) -> str:
-        return self.plot()._repr_html_()
+        columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
+        sentence = (
+            f"What came back of {self.frame['fact'].nunique()} facts under attack: recall before it (start), at the "
+            "strongest setting and step (value), and in a model that never knew; plot() draws it."
+        )
+        return shown(sentence, self.summary(by="attack", draws=500)[columns])

@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
 
+import pandas as pd
+
 from ..errors import UserError
+from ..showing import ROWS, shown
 from .fact import Fact, Template
 from .readers import FORMATS, interpret
 from .records import Record, read_records
@@ -111,6 +114,11 @@ class Facts(Sequence[Fact]):
         roles = {role: len(self.where(role=role)) for role in ("forget", "near", "far")}
         counts = "".join(f", {n} {role}" for role, n in roles.items() if n)
         return f"Facts({self.name}: {len(self)} facts{counts}; format {self.format})"
+
+    def _repr_html_(self) -> str:
+        names = ("id", "prompt", "answer", "role", "fold")
+        table = pd.DataFrame([{name: getattr(fact, name) for name in names} for fact in self.items[:ROWS]])
+        return shown(repr(self), table.dropna(axis="columns", how="all"), of=len(self))
 
     @property
     def forget(self) -> Facts:

@@ -9,6 +9,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
+from ..showing import shown
 from .anatomy import Slot, slots
 from .checkpoint import hf
 
@@ -31,6 +32,16 @@ class Comparison:
 
     def __str__(self) -> str:
         return f"{int(self.frame['differs'].sum())} of {len(self.frame)} tensors differ"
+
+    def _repr_html_(self) -> str:
+        roles = self.frame.groupby("role", sort=False)
+        table = roles.agg(
+            tensors=("name", "size"),
+            differ=("differs", "sum"),
+            mean_relative_change=("relative_change", "mean"),
+            largest=("relative_change", "max"),
+        )
+        return shown(f"{self}; relative change by role:", table.reset_index())
 
 
 def compare(before: TransformerBridge, after: TransformerBridge) -> Comparison:

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..facts import Facts
 from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
+from ..showing import shown
 from .budget import Budget
 from .describe import settings_of
 from .method import Method
@@ -51,6 +52,18 @@ class UnlearningRun:
     def plot(self) -> Figure:
         """Recall and disruption over the steps."""
         return plot(self.frame, self.about)
+
+    def __repr__(self) -> str:
+        return f"UnlearningRun({self.about['settings']['method']}; {self.about['step']} steps; {self.about['stopped']})"
+
+    def _repr_html_(self) -> str:
+        kept = self.frame[(self.frame["step"] <= self.about["step"]) & self.frame["inside"]]
+        ends = kept.iloc[[0, -1]].assign(model=["before", "after"])
+        names = [str(name) for name in kept if str(name).endswith("_recall") or str(name) in ("text_loss", "text_kl")]
+        names = [name for name in names if not name.startswith("fold_")]
+        method = self.about["settings"]["method"]
+        sentence = f"Unlearned by {method}, {self.about['step']} steps: {self.about['stopped']}. plot() draws the way."
+        return shown(sentence, ends[["model", "step", *names]])
 
 
 def unlearn(

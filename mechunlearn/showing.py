@@ -1,0 +1,38 @@
+"""How objects show themselves in a notebook: a sentence and a small table, never a text of a user as markup."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+
+ROWS = 8
+WIDTH = 80  # characters of a cell
+
+
+def shown(sentence: str, table: pd.DataFrame, of: int | None = None) -> str:
+    """HTML of a sentence and the table's first rows, both escaped; no colours, so that it suits light and dark.
+
+    Args:
+        sentence: what the object is, as plain text.
+        table: one line a row; numbers are rounded to three digits behind the point.
+        of: how many rows there are in all, where `table` holds the first of them.
+    """
+    total = len(table) if of is None else of
+    first = table.head(ROWS).map(_cell)
+    first.columns = [str(name) for name in first.columns]
+    with pd.option_context("display.html.use_mathjax", False, "display.max_colwidth", None):
+        body = first.to_html(index=False, border=0, escape=True, na_rep="–")
+    more = f"<p>{total - len(first):,} more rows</p>" if total > len(first) else ""
+    return f'<div class="tex2jax_ignore mathjax_ignore"><p>{html.escape(sentence)}</p>{body}{more}</div>'
+
+
+def _cell(value: object) -> object:
+    """A value as it is read; a long text is cut."""
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:.1e}"
+    if isinstance(value, str):
+        return value if len(value) <= WIDTH else value[: WIDTH - 1] + "…"
+    return value

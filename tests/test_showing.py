@@ -1,0 +1,114 @@
+"""Objects show themselves in a notebook: small, in no colour of their own, and never a user's text as markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from mechunlearn.attacks import Attacks
+from mechunlearn.dissection import Dissection
+from mechunlearn.dissection.summary import highest, summarise
+from mechunlearn.facts import Fact, Facts
+from mechunlearn.models import compare
+from mechunlearn.showing import ROWS, WIDTH, shown
+from mechunlearn.unlearning import UnlearningRun
+
+from .attacks.toys import toy
+from .pairs import before, changed
+from .reporting import synthetic
+
+SCRIPT = "<script>alert('$x$')</script>"
+
+
+def dissection(tmp_path, **options) -> Dissection:
+    frame = synthetic.frame(6, **options)
+    frame["site"] = frame["site"].replace({"mlp_keys": SCRIPT})
+    empty = pd.DataFrame({"fact": pd.Series(dtype=object)})
+    frames = {"frame": frame, "controls": synthetic.controls(failing=True), "facts": synthetic.facts(6)}
+    rest = {name: empty for name in Dissection.__dataclass_fields__ if name not in (*frames, "about")}
+    return Dissection(**frames, **rest, about=synthetic.about(6, before=SCRIPT))
+
+
+def attacks(tmp_path) -> Attacks:
+    recalls = {("relearn", SCRIPT): (0.5, 0.25), ("quantise", "8 bits"): (0.1, 0.0)}
+    return Attacks(synthetic.attack_frame(recalls), {"settings": {}})
+
+
+def unlearned(tmp_path) -> UnlearningRun:
+    about = {"settings": {"method": SCRIPT}, "stopped": "all steps done", "step": 60}
+    synthetic.write_unlearning(tmp_path / "run")
+    return UnlearningRun(toy(), pd.read_parquet(tmp_path / "run" / "frame.parquet"), about, ())
+
+
+def facts(tmp_path) -> Facts:
+    return Facts([Fact(SCRIPT * 100, SCRIPT, role="forget") for _ in range(1000)], name=SCRIPT)
+
+
+def comparison(tmp_path):
+    found = compare(before("llama"), changed(before("llama"), lambda slot: slot.roles == ("value_vectors",)))
+    return replace(found, frame=found.frame.replace({"role": {"norms": SCRIPT}}))
+
+
+@pytest.mark.parametrize("make", [dissection, attacks, unlearned, facts, comparison])
+def test_objects_show_themselves_small_and_escaped(make, tmp_path) -> None:
+    page = make(tmp_path)._repr_html_()
+    assert "<script" not in page and "&lt;script&gt;" in page and "<table" in page
+    assert len(page) < 20_000
+    assert not re.search(r"color|background|#[0-9a-f]{3,6}\b", page)
+
+
+def test_plain_text_is_short_too(tmp_path) -> None:
+    for make in (dissection, attacks, unlearned, facts):
+        assert len(repr(make(tmp_path))) < 300
+    assert repr(unlearned(tmp_path)).endswith("60 steps; all steps done)")
+
+
+def test_the_ends_of_a_run_are_those_of_the_kept_states(tmp_path) -> None:
+    run = unlearned(tmp_path)
+    frame = run.frame.copy()
+    frame.loc[frame.index[-1], ["inside", "text_kl"]] = [False, 123.0]
+    page = replace(run, frame=frame)._repr_html_()
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    assert cells[:3] == ["before", "0", "1.000"] and cells[cells.index("after") + 1] == "50"
+    assert "123" not in page
+
+
+def test_facts_show_the_first_and_count_all(tmp_path) -> None:
+    page = facts(tmp_path)._repr_html_()
+    assert page.count("<tr") == ROWS + 1 and "992 more rows" in page
+    assert max(len(cell) for cell in re.findall(r"<td>(.*?)</td>", page)) < 6 * WIDTH
+    assert "<th>fold</th>" not in page
+    assert "0 facts" in Facts([])._repr_html_()
+
+
+def test_comparison_counts_by_role() -> None:
+    page = comparison(None)._repr_html_()
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    assert cells[cells.index("value_vectors") : cells.index("value_vectors") + 3] == ["value_vectors", "4", "4"]
+
+
+def test_cells() -> None:
+    table = pd.DataFrame({"a": [0.12345, float("nan"), 1e-7], "b": [None, "x", 3]})
+    cells = re.findall(r"<td>(.*?)</td>", shown("s", table))
+    assert cells == ["0.123", "–", "–", "x", "1.0e-07", "3"]
+    assert "more rows" not in shown("s", table) and "2 more rows" in shown("s", table, of=5)
+
+
+def test_highest_leaves_out_all_layers_at_once_where_there_are_others() -> None:
+    summary = summarise(synthetic.frame(6), draws=20)
+    found = highest(summary, "kl").set_index("site")
+    rows = summary[(summary["metric"] == "kl") & (summary["site"] == "mlp_keys")]
+    parts = rows[(rows["first_layer"] != 0) | (rows["last_layer"] != 5)]
+    assert found.loc["mlp_keys", "recovery"] == parts["mean_of_ratios"].max()
+    assert list(found["recovery"]) == sorted(found["recovery"], reverse=True)
+    only = summary[(summary["first_layer"] == 0) & (summary["last_layer"] == 5)]
+    assert set(highest(only)["layers"]) == {"0–5"}
+
+
+def test_maps_show_the_position() -> None:
+    frame = synthetic.frame(4, positions=True)
+    found = highest(summarise(frame[frame["position"].notna()], draws=20))
+    assert found["position"].notna().all() and {"residual", "mlp_output"} <= set(found["site"])
