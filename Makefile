@@ -3,18 +3,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test studies check format benchmark clean
+.PHONY: demo test studies notebooks check format benchmark clean
 
 demo: .venv/installed
 	$(BIN)/mechunlearn demo --out runs/demo
 
 # One thread a process: two workers fill two cores, and small models gain nothing from more threads.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 -m "not study"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 -m "not study and not notebook"
 
 # A quick look at every long study, from the organism to its page.
 studies: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 3 -m study
+
+# Every notebook from top to bottom, and whether its key figures are still those that it shows.
+notebooks: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 -m notebook
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
