@@ -17,6 +17,11 @@ An activation site names TransformerLens hooks, a parameter site names roles of 
 `a+b` patches activation sites together; a TransformerLens hook name (`blocks.{l}.attn.hook_q` for every layer,
 `blocks.3.attn.hook_q` for one) is an activation site; anything else is a regular expression over parameter names.
 `[i,j]` selects along the last axis (neurons; heads for `head_output`) of an activation, or value vectors by index.
+
+A site of your own gets a name in `ACTIVATIONS` (hooks, joined with +) or `PARAMETERS` (roles, or a regular expression):
+
+    ACTIVATIONS["attention_keys"] = "blocks.{l}.attn.hook_k"
+    PARAMETERS["early_mlps"] = "blocks.[0-2].mlp"
 """  # fmt: skip
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ ACTIVATIONS = {
     "head_output": "blocks.{l}.attn.hook_z",
 }
 BLOCK_ROLES = ("value_vectors", "mlp_keys", "attention_qk", "attention_ov", "norms", "other")
-PARAMETERS = {
+PARAMETERS: dict[str, tuple[str, ...] | str] = {
     "value_vectors": ("value_vectors",),
     "mlp_keys": ("mlp_keys",),
     "attention_qk": ("attention_qk",),
@@ -111,28 +116,28 @@ def _activation(name: str, model: TransformerBridge) -> Site:
     layers = range(model.cfg.n_layers)
     hooks: dict[int, tuple[str, ...]] = {}
     known = model.hook_dict
-    for part in name.split("+"):
-        template = ACTIVATIONS.get(part, part)
-        fixed = re.match(r"blocks\.(\d+)\.", template)
-        if not fixed and "{l}" not in template:
+    for part in "+".join(ACTIVATIONS.get(part, part) for part in name.split("+")).split("+"):
+        fixed = re.match(r"blocks\.(\d+)\.", part)
+        if not fixed and "{l}" not in part:
             raise UserError(f"site {part!r}: not a hook inside a block; write it as blocks.{{l}}.… or blocks.3.…")
         for layer in [int(fixed[1])] if fixed else layers:
-            hook = template.replace("{l}", str(layer))
+            hook = part.replace("{l}", str(layer))
             if hook not in known:
-                raise UserError(f"site {part!r}: {_architecture(model)} has no {hook}")
+                raise UserError(f"site {name!r}: {_architecture(model)} has no {hook}")
             hooks[layer] = (*hooks.get(layer, ()), hook)
     return Site(name, "activation", hooks, (), layered=True)
 
 
 def _parameters(name: str, model: TransformerBridge) -> Site:
     everything = slots(model)
-    if name in PARAMETERS:
-        chosen = tuple(slot for slot in everything if set(slot.roles) & set(PARAMETERS[name]))
+    found = PARAMETERS.get(name, name)
+    if not isinstance(found, str):
+        chosen = tuple(slot for slot in everything if set(slot.roles) & set(found))
         if not chosen:
             raise UserError(f"site {name!r}: {_architecture(model)} has no such parameters")
         return Site(name, "parameters", {}, chosen, layered=name not in OUTSIDE_BLOCKS)
     try:
-        pattern = re.compile(name)
+        pattern = re.compile(found)
     except re.error as error:
         raise UserError(f"site {name!r}: neither a site, a hook name nor a regular expression ({error})") from error
     chosen = tuple(slot for slot in everything if pattern.search(slot.name) or pattern.search(slot.path))

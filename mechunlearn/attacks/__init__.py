@@ -4,13 +4,14 @@ from .directions import AblateDirection, Steer
 from .interpolating import Interpolate
 from .noising import Noise
 from .prompting import Prompts
-from .protocol import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Given, asked, asked_with_near
 from .quantising import Quantise, below_bin
 from .relearn import relearn
 from .relearning import Relearn
 from .result import Attacks
 from .suite import ATTACKS, SUITES, attack
 from .summary import curve, recovered, steps_to_recover, summarise
+from .weights import matrices
 
 __all__ = [
     "ATTACKS",
@@ -27,9 +28,11 @@ __all__ = [
     "Relearn",
     "Steer",
     "asked",
+    "asked_with_near",
     "attack",
     "below_bin",
     "curve",
+    "matrices",
     "recovered",
     "relearn",
     "steps_to_recover",

@@ -5,12 +5,14 @@ Imports of torch and its friends stand inside the commands, so that `--help` and
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import attacking, dissecting, embedded, evaluating, forgetting  # noqa: F401 - they put their commands on `app`
 from .app import app
+from .extending import use as run_file
 
 __all__ = ["app", "main"]
 
@@ -23,6 +25,10 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    use: Annotated[
+        list[Path] | None,
+        typer.Option(help="Your own Python file with methods, attacks or sites; run before the command. Repeatable."),
+    ] = None,
 ) -> None:
     """Was the knowledge removed, or only made unreachable, and where?
 
@@ -39,6 +45,8 @@ def start(
     A model is a Hugging Face name, a checkpoint folder, 'organism' or 'organism:never-knew'. A fact is one line of JSON
     with at least a prompt and an answer.
     """
+    for file in use or ():
+        run_file(file)
     if version:
         from importlib.metadata import version as installed
 

@@ -19,6 +19,7 @@ from .methods.simnpo import SimNPO
 from .methods.undial import UNDIAL
 from .methods.wga import WGA
 from .run import UnlearningRun, unlearn
+from .step import Step
 
 __all__ = [
     "CIR",
@@ -38,6 +39,7 @@ __all__ = [
     "Method",
     "RefusalDPO",
     "SimNPO",
+    "Step",
     "UnlearningRun",
     "configure",
     "describe",

@@ -1,0 +1,216 @@
+"""Every code block of README.md is run as it stands, in order, in one folder, as a reader would who types all of it.
+
+To be quick, the test hands the blocks less to do, and nothing else: the built-in facts are a few of each role and fold,
+the built-in texts a few passages, and `unlearn` makes two steps where a block names no number of steps. A figure that a
+block shows is written as JSON rather than opened in a browser.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.basedatatypes import BaseFigure
+from typer.testing import CliRunner
+
+import mechunlearn as mu
+from mechunlearn import attacks, facts, sites, unlearning
+from mechunlearn.cli import app
+from mechunlearn.facts import Facts
+
+ROOT = Path(__file__).parent.parent
+FACTS, PASSAGES, STEPS = 2, 20, 2  # of each role and fold, of each text, of each run
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language ("" where it names none), its text, and the line that the text begins in."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(markdown: str) -> Iterator[Block]:
+    """The fenced code blocks of a page, in order."""
+    language, began, lines = None, 0, []
+    for number, line in enumerate(markdown.splitlines(), start=1):
+        fence = re.fullmatch(r"```(.*)", line)
+        if language is None and fence:
+            language, began, lines = fence[1].strip(), number + 1, []
+        elif language is not None and line == "```":
+            yield Block(language, "\n".join(lines) + "\n", began)
+            language = None
+        elif language is not None:
+            lines.append(line)
+    assert language is None, f"line {began - 1}: a block that does not end"
+
+
+class Reader:
+    """Someone who does in the working directory what a page says."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {"__name__": "readme"}
+        self.ways: dict[str, Callable[[Block], None]] = {
+            "python": self.python,
+            "": self.shell,
+            "json": self.json,
+            "toml": self.toml,
+        }
+
+    def read(self, markdown: str) -> list[Block]:
+        """Do everything, and say what was done."""
+        done = []
+        for block in blocks(markdown):
+            assert block.language in self.ways, f"line {block.line}: nobody knows how to run {block.language!r}"
+            self.ways[block.language](block)
+            done.append(block)
+        return done
+
+    def python(self, block: Block) -> None:
+        """In the namespace of the blocks before; tracebacks show the line of the page."""
+        exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), self.names)
+
+    def shell(self, block: Block) -> None:
+        """Line by line. What would install or go on for ever is not run; what it names has to be there."""
+        for line in block.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            command, rest = words[0].removeprefix(".venv/bin/"), words[1:]
+            if command == "mechunlearn":
+                result = CliRunner().invoke(app, rest, prog_name="mechunlearn", catch_exceptions=False)
+                assert result.exit_code == 0, f"{line}\n{result.output}"
+            elif command == "make":
+                targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+                assert rest and set(rest) <= set(targets), f"no such target: {line}"
+            elif command == "pip" and rest[:2] == ["install", "-e"]:
+                extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+                assert rest[2:] in [[f".[{name}]"] for name in extras["optional-dependencies"]], (
+                    f"no such extra: {line}"
+                )
+            elif command == "jupyter" and rest[:1] == ["lab"]:
+                assert len(rest) == 2 and (ROOT / rest[1]).is_dir(), f"no such folder: {line}"
+            else:
+                raise AssertionError(f"line {block.line}: {line!r} is no command of ours")
+
+    def json(self, block: Block) -> None:
+        """Facts, one a line."""
+        path = Path("readme.jsonl")
+        path.write_text(block.text, encoding="utf-8")
+        assert len(Facts.read(path))
+
+    def toml(self, block: Block) -> None:
+        """A settings file, whose name its first line says: "# name.toml"."""
+        name = re.match(r"# ([\w-]+\.toml)\n", block.text)
+        assert name, f"line {block.line}: the first line does not say how the file is called"
+        tomllib.loads(block.text)
+        Path(name[1]).write_text(block.text, encoding="utf-8")
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Less to do, a working directory of its own, and the figures that are shown there."""
+    builtin, passages = Facts.builtin, facts.organism_text
+    figures: list[str] = []
+
+    def few(name: str = "organism", forget: str = "domain") -> Facts:
+        everything = builtin(name, forget)
+        groups = defaultdict(list)
+        for fact in everything:
+            groups[fact.role, fact.fold].append(fact)
+        return everything.with_items(fact for group in groups.values() for fact in group[:: len(group) // FACTS])
+
+    monkeypatch.setattr(Facts, "builtin", few)
+    monkeypatch.setattr(facts, "organism_text", lambda split="held_out": passages(split)[:PASSAGES])
+    monkeypatch.setattr(unlearning, "unlearn", partial(unlearning.unlearn, steps=STEPS))
+    monkeypatch.setattr(BaseFigure, "show", lambda figure: figures.append(figure.to_json()))
+    monkeypatch.chdir(tmp_path)
+    return figures
+
+
+@pytest.mark.slow
+def test_every_block_of_the_readme_runs(shown: list[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    done = Reader().read(text)
+    assert {block.language for block in done} == {"python", "", "json", "toml"}
+    assert len(shown) == text.count(".show()")
+    for page in ("runs/first/report.html", "runs/npo/report.html"):
+        assert Path(page).stat().st_size > 10_000
+    assert Path("runs/layered/stages/4/model/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("```python\nimport mechunlearn as mu\n```\n\n```python\nmu.unlern()\n```", "unlern"),
+        ("```python\nassert False, 'in a block'\n```", "in a block"),
+        ("```\nmake demo\nmake nonsense\n```", "make nonsense"),
+        ("```\nmechunlearn methods --nonsense\n```", "--nonsense"),
+        ("```\nmechunlearn explain\n```", "explain"),
+        ("```\nmechunlearn dissect a \\\n  b --facts nowhere.jsonl --out x\n```", "nowhere.jsonl"),
+        ("```\npip install mechunlearn\n```", "is no command of ours"),
+        ('```\n.venv/bin/pip install -e ".[nonsense]"\n```', "no such extra"),
+        ("```\n.venv/bin/jupyter lab nonsense\n```", "no such folder"),
+        ('```json\n{"prompt": "The capital of", "anser": "Paris"}\n```', "answer"),
+        ("```toml\nsteps = 3\n```", "how the file is called"),
+        ("```toml\n# x.toml\nsteps = \n```", "Invalid value"),
+        ("```cobol\nDISPLAY 'x'\n```", "cobol"),
+        ("```python\nx = 1\n", "line 1: a block that does not end"),
+    ],
+)
+def test_a_page_that_is_wrong_is_found_out(shown: list[str], page: str, complaint: str) -> None:
+    with pytest.raises((AssertionError, AttributeError, ValueError), match=re.escape(complaint)):
+        Reader().read(page)
+
+
+def test_a_page_that_is_right_is_done_from_top_to_bottom(shown: list[str]) -> None:
+    page = (
+        "# Title\n```python\nimport mechunlearn as mu\nfew = mu.Facts.builtin()\n```\ntext `code`\n\n"
+        "```python\nassert len(few.forget) and len(mu.organism_text()) == 20\n```\n"
+        '```json\n{"prompt": "a", "answer": "b"}\n```\n```toml\n# s.toml\nsteps = 3\n```\n'
+        "```\nmechunlearn methods  # all of them\n\nmake \\\n  test\n.venv/bin/pip install -e '.[eval]'\n```\n"
+    )
+    done = Reader().read(page)
+    assert [(block.language, block.line) for block in done] == [
+        ("python", 3), ("python", 9), ("json", 12), ("toml", 15), ("", 19),
+    ]  # fmt: skip
+    assert Path("s.toml").exists()
+
+
+def test_a_wrong_line_is_named_by_its_number() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        Reader().read("one\n\n```python\nx = 0\n1 / x\n```\n")
+    assert caught.traceback[-1].lineno == 4  # counted from 0
+
+
+def test_the_tables_name_what_there_is() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {title: re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for title, part in _sections(text)}
+    named = {name for row in rows["Sites"] for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*sites.ACTIVATIONS, *sites.PARAMETERS}
+    classes = {name for row in rows["Attacks: erased, or only hidden?"] for name in re.findall(r"`(\w+)`", row)}
+    assert classes == {type(one).__name__ for one in attacks.ATTACKS.values()}
+    assert all(hasattr(mu, name) for name in classes)
+
+
+def test_notebooks_are_listed_and_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    listed = re.findall(r"^\| \[\w+\]\((notebooks/\w+\.ipynb)\)", text, re.MULTILINE)
+    assert listed == sorted(f"notebooks/{file.name}" for file in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _sections(text: str) -> Iterator[tuple[str, str]]:
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, _, rest = part.partition("\n")
+        yield title, rest
