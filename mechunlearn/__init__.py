@@ -23,7 +23,15 @@ if TYPE_CHECKING:
         attack,
         relearn,
     )
-    from .dissection import Dissection, dissect
+    from .dissection import (
+        Dissection,
+        change_spectra,
+        dissect,
+        neuron_changes,
+        plot_changes,
+        promoted,
+        weight_changes,
+    )
     from .errors import UserError
     from .evaluation import evaluate
     from .facts import Fact, Facts, Template, organism_text, tokenize
@@ -81,17 +89,22 @@ __all__ = [
     "Template",
     "UserError",
     "attack",
+    "change_spectra",
     "clone",
     "compare",
     "dissect",
     "evaluate",
     "load",
+    "neuron_changes",
     "organism_text",
+    "plot_changes",
+    "promoted",
     "relearn",
     "report",
     "save",
     "tokenize",
     "unlearn",
+    "weight_changes",
 ]
 _HOME = {
     **dict.fromkeys(
@@ -109,7 +122,18 @@ _HOME = {
         ),
         "attacks",
     ),
-    **dict.fromkeys(("Dissection", "dissect"), "dissection"),
+    **dict.fromkeys(
+        (
+            "Dissection",
+            "change_spectra",
+            "dissect",
+            "neuron_changes",
+            "plot_changes",
+            "promoted",
+            "weight_changes",
+        ),
+        "dissection",
+    ),
     **dict.fromkeys(("UserError",), "errors"),
     **dict.fromkeys(("evaluate",), "evaluation"),
     **dict.fromkeys(("Fact", "Facts", "Template", "organism_text", "tokenize"), "facts"),
