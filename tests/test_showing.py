@@ -10,6 +10,7 @@ import pytest
 
 from mechunlearn.attacks import Attacks
 from mechunlearn.dissection import Dissection
+from mechunlearn.dissection.plots import plot_positions, plot_recovery
 from mechunlearn.dissection.summary import highest, summarise
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
@@ -112,3 +113,38 @@ def test_maps_show_the_position() -> None:
     frame = synthetic.frame(4, positions=True)
     found = highest(summarise(frame[frame["position"].notna()], draws=20))
     assert found["position"].notna().all() and {"residual", "mlp_output"} <= set(found["site"])
+
+
+def hovers(figure, *parts: str) -> bool:
+    """Does every point that speaks at all tell these things?"""
+    told = [
+        f"{trace.hovertemplate} {trace.customdata}"
+        for trace in figure.data
+        if trace.hoverinfo != "skip" and trace.x is not None and any(value is not None for value in trace.x)
+    ]
+    return bool(told) and all(part in text for text in told for part in parts)
+
+
+def test_hovering_tells_site_window_value_and_interval(tmp_path) -> None:
+    summary = summarise(synthetic.frame(6, wild=True), draws=20)
+    figure = plot_recovery(summary)
+    assert hovers(figure, "layers %{customdata[1]}", "recovery %{customdata[2]} [%{customdata[3]}", "n = ")
+    row = summary[(summary["site"] == "mlp_keys") & (summary["metric"] == "mse") & (summary["mean_of_ratios"] < -5)]
+    edge = next(trace for trace in figure.data if "outside" in str(trace.hovertemplate))
+    value, low, high = row[["mean_of_ratios", "mean_low", "mean_high"]].iloc[0]
+    assert list(edge.customdata[0][:5]) == ["mlp_keys", "1–5", f"{value:.3f}", f"{low:.3f}", f"{high:.3f}"]
+
+
+def test_hovering_a_map_tells_the_fact_or_the_interval() -> None:
+    frame = synthetic.frame(4, positions=True)
+    frame = frame[frame["position"].notna()]
+    assert hovers(plot_positions(frame), "layer %{y}, position %{x}", "n = 4 facts", "[0.", "capital_2")
+    assert hovers(plot_positions(frame, fact="1"), "fact 1")
+    first = plot_positions(frame, fact="1").data[0]
+    assert "residual" in first.hovertemplate and first.customdata[0][0][1] == "<br>fact 1"
+
+
+def test_hovering_attacks_and_runs_tells_the_step(tmp_path) -> None:
+    assert hovers(attacks(tmp_path).plot_curve(), "step %{x}: %{y:.3f} [%{customdata[0]:.3f}")
+    assert hovers(attacks(tmp_path).plot(), "%{y}: %{x:.3f}", "n = ")
+    assert hovers(unlearned(tmp_path).plot(), "step %{x}: ")

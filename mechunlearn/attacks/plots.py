@@ -36,7 +36,10 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
                 "%{customdata[0]}<br>n = %{customdata[1]} facts",
             )  # fmt: skip
     tick = {"symbol": "line-ns", "size": 16, "line": {"color": START, "width": 2}}
-    figure.add_scatter(x=summary["start"], y=names, mode="markers", name="after unlearning, unattacked", marker=tick)
+    figure.add_scatter(
+        x=summary["start"], y=names, mode="markers", name="after unlearning, unattacked", marker=tick,
+        customdata=summary["n"], hovertemplate="%{y}: %{x:.3f}<br>n = %{customdata} facts",
+    )  # fmt: skip
     figure.update_xaxes(title_text=NAMES[measure], range=[-0.03, 1.03], showgrid=True, gridcolor="#eee")
     figure.update_layout(
         title={
@@ -70,7 +73,8 @@ def plot_curve(frame: pd.DataFrame, measure: str = "correct") -> go.Figure:
                     showlegend=model == "after", line={"color": PALETTE[place % len(PALETTE)], "dash": dash},
                     marker={"symbol": SYMBOLS[place // len(PALETTE) % len(SYMBOLS)], "size": 7},
                     customdata=rows[["low", "high", "n"]],
-                    hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}",
+                    hovertemplate="step %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>"
+                    "n = %{customdata[2]} facts",
                 )  # fmt: skip
     below = 30 + 20 * len(keys)  # pixels of the legend, a line a setting
     figure.update_yaxes(title_text=NAMES[measure], range=[-0.03, 1.03])

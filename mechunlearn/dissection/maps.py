@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..errors import UserError
-from .styles import METRICS, STATISTICS, arrow, choose, count, layers, text
+from .styles import METRICS, STATISTICS, arrow, choose, count, layers, number, text
 from .summary import summarise
 
 
@@ -40,7 +40,7 @@ def plot_positions(
             raise UserError(f"no fact {fact!r} in the layer × position rows")
         frame = frame[frame["fact"] == fact]
     frame, direction = choose(frame, metric, direction)
-    summary = summarise(frame, draws=1)
+    summary = summarise(frame, draws=500)  # for the hover
     places = sorted({int(place) for place in frame["position"]})
     ticks = {place: _tick(frame.loc[frame["position"] == place, "token"], place) for place in places}
     sites = list(dict.fromkeys(summary["site"]))
@@ -57,7 +57,8 @@ def plot_positions(
         )
         order = dict.fromkeys(rows.sort_values(["centre", "first_layer"])["window"])
         table = rows.pivot(index="window", columns="position", values=statistic).reindex(list(order))
-        counts = rows.pivot(index="window", columns="position", values="n").reindex(list(order))
+        told = rows.assign(told=_told(rows, statistic, fact)).pivot(index="window", columns="position", values="told")
+        told = told.reindex(list(order))
         figure.add_trace(
             go.Heatmap(
                 z=table.to_numpy(dtype=float),
@@ -66,13 +67,14 @@ def plot_positions(
                 customdata=np.stack(
                     [
                         np.broadcast_to([ticks[int(p)] for p in table.columns], table.shape).astype(object),
-                        counts.fillna(0).to_numpy(dtype=object),
+                        told.fillna("").to_numpy(dtype=object),
                     ],
                     axis=-1,
                 ),
                 coloraxis="coloraxis",
                 hoverongaps=False,
-                hovertemplate="%{customdata[0]}, layer %{y}<br>recovery %{z:.3f}, n = %{customdata[1]}<extra></extra>",
+                hovertemplate=f"<b>{text(site)}</b><br>layer %{{y}}, position %{{x}}: %{{customdata[0]}}"
+                "<br>recovery %{z:.3f}%{customdata[1]}<extra></extra>",
             ),
             row=row,
             col=1,
@@ -94,6 +96,15 @@ def plot_positions(
         margin={"l": 60, "r": 20, "t": 90, "b": 90},
     )
     return figure
+
+
+def _told(rows: pd.DataFrame, statistic: str, fact: str | None) -> list[str]:
+    """What a cell says beside its value: whose it is, or the interval over facts and their number."""
+    if fact is not None:
+        return [f"<br>fact {text(fact)}"] * len(rows)
+    low, high, _ = STATISTICS[statistic]
+    cells = zip(rows[low], rows[high], rows["n"], strict=True)
+    return [f" [{number(lo)}, {number(hi)}]<br>n = {n} facts" for lo, hi, n in cells]
 
 
 def _tick(tokens: pd.Series, position: int) -> str:

@@ -63,12 +63,12 @@ def plot_recovery(
     for site, rows in lines.groupby("site", sort=False, observed=True):
         rows = rows.sort_values("centre")
         _add_line(figure, str(site), rows, statistic, joined=True)
-        outside += _mark_outside(figure, str(site), rows["centre"], rows[statistic], low, high)
+        outside += _mark_outside(figure, str(site), rows, statistic, low, high)
     shown = set(lines["site"])
     for site, rows in aside.groupby("site", sort=False, observed=True):
         named = bool((rows["tick"] != site).any())  # else the axis itself names it
         _add_line(figure, str(site), rows, statistic, joined=False, legend=named and site not in shown)
-        outside += _mark_outside(figure, str(site), rows["centre"], rows[statistic], low, high)
+        outside += _mark_outside(figure, str(site), rows, statistic, low, high)
     _dress(figure, lines, aside, n_layers, (low, high), outside)
     donor, recipient = direction.split("->")
     for value, name in ((1, donor), (0, recipient)):
@@ -177,19 +177,28 @@ def _add_line(
                 "color": color,
                 "line": {"width": 1.5, "color": color},
             },
-            customdata=[
-                [text(site), layers(first, last), number(lo), number(hi), n, undefined]
-                for first, last, lo, hi, n, undefined in zip(
-                    *(rows[c] for c in ("first_layer", "last_layer", low, high, "n", "n_undefined")),
-                    strict=True,
-                )
-            ],
-            hovertemplate="<b>%{customdata[0]}</b><br>layers %{customdata[1]}<br>recovery %{y:.3f}"
-            " [%{customdata[2]}, %{customdata[3]}]<br>n = %{customdata[4]}, undefined %{customdata[5]}"
-            "<extra></extra>",
+            customdata=_told(site, rows, statistic),
+            hovertemplate=_HOVER,
             **bars,
         )
     )
+
+
+_HOVER = (
+    "<b>%{customdata[0]}</b><br>layers %{customdata[1]}<br>recovery %{customdata[2]} [%{customdata[3]},"
+    " %{customdata[4]}]<br>n = %{customdata[5]}, undefined %{customdata[6]}<extra></extra>"
+)
+
+
+def _told(site: str, rows: pd.DataFrame, statistic: str) -> list[list[Any]]:
+    """What a point says when it is hovered: site, window, value, interval, counts."""
+    low, high, _ = STATISTICS[statistic]
+    return [
+        [text(site), layers(first, last), number(value), number(lo), number(hi), n, undefined]
+        for first, last, value, lo, hi, n, undefined in zip(
+            *(rows[c] for c in ("first_layer", "last_layer", statistic, low, high, "n", "n_undefined")), strict=True
+        )
+    ]
 
 
 def _bars(rows: pd.DataFrame, statistic: str) -> dict[str, Any]:
@@ -210,14 +219,17 @@ def _axis(values: pd.Series) -> tuple[float, float]:
     return max(_LOWEST, min(lowest, 0.0) - 0.12), min(_HIGHEST, max(highest, 1.0) + 0.1)
 
 
-def _mark_outside(figure: go.Figure, site: str, x: pd.Series, y: pd.Series, low: float, high: float) -> list[float]:
+def _mark_outside(
+    figure: go.Figure, site: str, rows: pd.DataFrame, statistic: str, low: float, high: float
+) -> list[float]:
     """Triangles at the edge of the axis where the value itself is beyond it; returns those values."""
+    y = rows[statistic]
     beyond = (y < low) | (y > high)
     if beyond.any():
         inset = 0.025 * (high - low)
         figure.add_trace(
             go.Scatter(
-                x=x[beyond],
+                x=rows["centre"][beyond],
                 y=np.where(y[beyond] < low, low + inset, high - inset),
                 mode="markers",
                 marker={
@@ -225,8 +237,8 @@ def _mark_outside(figure: go.Figure, site: str, x: pd.Series, y: pd.Series, low:
                     "color": style(site)[0],
                     "size": 10,
                 },
-                customdata=[[text(site), f"{value:.3g}"] for value in y[beyond]],
-                hovertemplate="<b>%{customdata[0]}</b><br>recovery %{customdata[1]}: outside the axis<extra></extra>",
+                customdata=_told(site, rows[beyond], statistic),
+                hovertemplate=_HOVER.replace("<extra>", "<br>outside the axis<extra>"),
                 legendgroup=text(site),
                 showlegend=False,
             )

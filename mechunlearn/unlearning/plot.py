@@ -94,7 +94,7 @@ def _draw(
     figure.add_trace(
         Scatter(
             x=kept["step"], y=kept[column], name=name, legendgroup=name, mode="lines+markers", line=style,
-            marker={"size": 6}, showlegend=row == 1,
+            marker={"size": 6}, showlegend=row == 1, hovertemplate="step %{x}: %{y:.4g}",
         ),
         row=row, col=1,
     )  # fmt: skip
@@ -106,7 +106,7 @@ def _draw(
                 marker={"symbol": "x-thin", "size": 8, "line": {"color": style["color"], "width": 1.5}},
                 showlegend=False, customdata=left[column],
                 hovertext=[f"step size × {scale:g}" for scale in left["scale"]],
-                hovertemplate="%{customdata:.4g}, %{hovertext}<extra></extra>",
+                hovertemplate="step %{x}: %{customdata:.4g}<br>%{hovertext}",
             ),
             row=row, col=1,
         )  # fmt: skip
