@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ LARGEST = 1_500_000  # bytes
 TAG = "key-figures"
 TOLERANCE = 0.1  # of a figure that does not name its own
 SECONDS = 900  # for one cell
+# Without ipywidgets, which only drawing bars needs, tqdm warns that it draws them otherwise.
+QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 
 # A bar is drawn over itself, or counts its iterations.
 _PROGRESS = re.compile(r"\r(?!\n)|\x1b\[A|\d%\||\d(?:it/s|s/it)|[█▏▎▍▌▋▊▉━╸]")
@@ -90,7 +93,7 @@ def execute(path: Path) -> NotebookNode:
     client = NotebookClient(
         copy, km=own, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
     )
-    client.execute(cleanup_kc=True)
+    client.execute(cleanup_kc=True, env=os.environ | QUIET)
     return copy
 
 

@@ -10,8 +10,12 @@ import pytest
 
 from .notebooks import FOLDER, LARGEST, differences, execute, faults, key_figures, read
 
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = sorted(FOLDER.glob("[!.]*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
 
 
 @each
