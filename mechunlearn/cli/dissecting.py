@@ -77,19 +77,23 @@ def dissect(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run's folder, or one above several.")],
-    out: Annotated[Path, typer.Option(help="The page; a relative path is taken from FOLDER.")] = Path("report.html"),
+    out: Annotated[Path | None, typer.Option(help="The file; a relative path is taken from FOLDER.")] = None,
+    format: Annotated[
+        str, typer.Option(help="html; md; pdf-ready (LaTeX and vector figures); png (the figures alone).")
+    ] = "html",
 ) -> None:
-    """Write one HTML page about all runs in a folder.
+    """Write one HTML page about all runs in a folder, or the same as Markdown, LaTeX or pictures.
 
-    It opens anywhere, without a network.
+    The page opens anywhere, without a network.
 
     \b
-    Example:
+    Examples:
       mechunlearn report runs/npo
+      mechunlearn report runs/npo --format pdf-ready
     """
     from .. import reporting
 
-    typer.echo(f"The report is {reporting.report(folder, out)}")
+    typer.echo(f"The report is {reporting.report(folder, out, format=format)}")
 
 
 def _positions(value: str) -> str | list[int]:

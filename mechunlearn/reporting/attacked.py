@@ -11,7 +11,7 @@ import pandas as pd
 from ..attacks.plots import plot_attacks, plot_curve
 from ..attacks.summary import ANY, curve, summarise
 from .folders import AttacksRun
-from .pieces import Cell, Figure, flat, spaced
+from .pieces import Figure, flat, spaced
 
 KNOWS = 0.5  # a model before that answers less than this under a prompt: silence under it says nothing
 COLUMNS = ("recall", "last", "never-knew", "excess", "before", "near", "n")
@@ -50,8 +50,7 @@ class AttacksSection:
     anchor: str
     words: AttackWords
     figures: list[Figure]
-    columns: tuple[str, ...]
-    rows: list[tuple[str, Cell, tuple[str, ...]]]
+    table: pd.DataFrame  # attack, setting, and COLUMNS, as texts
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -69,8 +68,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
         anchor=anchor,
         words=AttackWords.of(run.frame, left_out),
         figures=figures,
-        columns=COLUMNS,
-        rows=[(attack, Cell.of(setting), cells) for attack, setting, cells in _rows(summary)],
+        table=pd.DataFrame(_rows(summary), columns=["attack", "setting", *COLUMNS]),
         settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
         versions=flat(run.run.get("versions") or {}),
     )
@@ -86,7 +84,7 @@ def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
 def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
     """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
     summary = by_setting(frame)
-    rows = [("attack", "setting", *COLUMNS), *((name, _short(text), *cells) for name, text, cells in _rows(summary))]
+    rows = [("attack", "setting", *COLUMNS), *((name, _short(text), *cells) for name, text, *cells in _rows(summary))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     words = AttackWords.of(frame, left_out)
@@ -94,20 +92,18 @@ def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None)
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", words.headline, *minds])
 
 
-def _rows(summary: pd.DataFrame) -> list[tuple[str, str, tuple[str, ...]]]:
+def _rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
     return [
         (
             str(row["attack"]),
             str(row["setting"]),
-            (
-                _cell(row, "value", "low", "high"),
-                _cell(row, "last"),
-                _cell(row, "never_knew", "never_knew_low", "never_knew_high"),
-                _cell(row, "excess", "excess_low", "excess_high", "+.2f"),
-                _cell(row, "before"),
-                _cell(row, "near"),
-                str(row["n"]),
-            ),
+            _cell(row, "value", "low", "high"),
+            _cell(row, "last"),
+            _cell(row, "never_knew", "never_knew_low", "never_knew_high"),
+            _cell(row, "excess", "excess_low", "excess_high", "+.2f"),
+            _cell(row, "before"),
+            _cell(row, "near"),
+            str(row["n"]),
         )
         for row in summary.to_dict("records")
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from .folders import EvaluationRun
-from .pieces import flat
+from .pieces import flat, spaced
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,7 @@ class EvaluationSection:
     anchor: str
     model: str
     before: str | None
-    groups: list[str]
-    rows: list[tuple[str, str, str, list[str]]]  # measure, what it is, which way it points, a cell a group
+    table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -28,26 +29,24 @@ def evaluation_section(run: EvaluationRun, anchor: str) -> EvaluationSection:
     """Everything the page says about one evaluation."""
     about = dict(run.run["about"])
     measures = about.pop("measures", None) or {}
-    table = across(run.frame)
+    wide = across(run.frame)
+    meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
+    table = wide.assign(**{"what it is": meaning}).rename_axis(index="measure").reset_index()
     settings = {key: value for key, value in (run.run.get("settings") or {}).items() if key not in about}
     return EvaluationSection(
         name=run.name,
         anchor=anchor,
         model=str(about.get("model") or "a model"),
         before=about.get("before"),
-        groups=[str(group) for group in table.columns],
-        rows=[
-            (
-                str(measure),
-                str(measures.get(measure, {}).get("what", "")),
-                str(measures.get(measure, {}).get("direction", "")),
-                [str(cell) for cell in cells],
-            )
-            for measure, cells in zip(table.index, table.to_numpy(), strict=True)
-        ],
+        table=table.assign(measure=table["measure"].map(spaced)).map(str),
         settings=flat(about | settings),
         versions=flat(run.run.get("versions") or {}),
     )
+
+
+def _meaning(known: Mapping[str, Any]) -> str:
+    """What a measure is, and which way it points."""
+    return "; ".join(str(known[key]) for key in ("what", "direction") if known.get(key))
 
 
 def across(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ..runs import read_frame, read_run
 _CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
 _FACTS = ["fact", "prompt", "answer", "before_answer", "after_answer"]
 _FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
-
+_ANSWERS = ["fact", "site", "direction", "first_layer", "last_layer", "answer", "correct"]
 _UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
 _EVALUATION = ["measure", "value", "low", "high", "n"]
 KINDS = ("dissection", "unlearning", "attacks", "evaluation")
@@ -31,6 +31,7 @@ class DissectionRun:
     frame: pd.DataFrame
     controls: pd.DataFrame
     facts: pd.DataFrame
+    answers: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionRun:
         _with_rows(_frame(path / "frame.parquet", NEEDED), path / "frame.parquet"),
         _frame(path / "controls.parquet", _CONTROLS),
         _frame(path / "facts.parquet", _FACTS),
+        _frame(path / "answers.parquet", _ANSWERS),
     )
 
 

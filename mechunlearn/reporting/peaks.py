@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 NOTHING, PART, MUCH, NEARLY_ALL = 0.1, 0.3, 0.6, 0.85  # shares of the way from after back to before
+PEAK_COLUMNS = [
+    *("site", "kind", "peak recovery", "95 % interval", "in", "answered right"),
+    *("best single layer", "all layers", "ratio of means there", "n (undefined)"),
+]
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,29 @@ def name(site: str) -> str:
     return known.get(site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV"))
 
 
-def key_table(found: Iterable[Peak]) -> str:
-    """The peaks as plain text for a terminal."""
-    rows: list[tuple[str, ...]] = [
-        ("site", "kind", "peak", "95 % interval", "in", "best single layer", "all layers", "n (undefined)")
-    ]
+def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataFrame:
+    """The peaks as a table of texts; `answered`: the share of facts answered right under each site's best patch."""
+    rows = []
     for peak in found:
-        numbers = ("undefined", *[""] * 4)
+        numbers = ("undefined", *[""] * 6)
         if peak.defined:
             numbers = (
                 decimal(peak.value),
                 "–" if pd.isna(peak.low) else f"{decimal(peak.low)} to {decimal(peak.high)}",
                 "–" if peak.first_layer < 0 else peak.where,
+                f"{answered[peak.site]:.1%}" if peak.site in answered else "–",
                 "–" if peak.single is None else f"{decimal(peak.single)} (layer {peak.single_layer})",
                 "–" if peak.all_layers is None else decimal(peak.all_layers),
+                decimal(peak.other),
             )
         rows.append((peak.site, peak.kind, *numbers, f"{peak.n} ({peak.n_undefined})"))
+    return pd.DataFrame(rows, columns=PEAK_COLUMNS)
+
+
+def key_table(found: Iterable[Peak]) -> str:
+    """The peaks as plain text for a terminal."""
+    table = peak_table(found, {}).drop(columns=["answered right", "ratio of means there"])
+    rows = [tuple(table.columns), *table.itertuples(index=False, name=None)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

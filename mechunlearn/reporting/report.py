@@ -1,92 +1,41 @@
-"""The report: one HTML file that opens anywhere, without a network and without this package."""
+"""The report: one page that opens anywhere, or the same as Markdown, LaTeX or pictures for a paper."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib.metadata import version
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from ..errors import UserError
+from .content import Content
+from .latex import write_latex
+from .markdown import write_markdown
+from .page import write_page
+from .static import write_pictures
 
-from ..dissection.styles import METRICS
-from ..runs import write_atomically
-from .attacked import attacks_section
-from .evaluated import evaluation_section
-from .folders import find
-from .peaks import decimal
-from .sections import dissection_section, unlearning_section
-from .words import LIMITS
-
-QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
-# Inside a script element only these can end or comment out the element; as JSON escapes they mean the same.
-_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+WRITERS = {"html": write_page, "md": write_markdown, "pdf-ready": write_latex, "png": write_pictures}
+FILES = {"html": "report.html", "md": "report.md", "pdf-ready": "report.tex", "png": "figures"}
 
 
-def report(folder: str | Path, out: str | Path = "report.html") -> Path:
-    """Write one HTML page about every dissection, unlearning run, run of attacks and evaluation at or below a folder.
+def report(folder: str | Path, out: str | Path | None = None, *, format: str = "html") -> Path:
+    """Write about every dissection, unlearning run, run of attacks and evaluation at or below a folder.
 
     Args:
         folder: a run's folder, or one above several.
-        out: the file; a relative path is taken from `folder`.
+        out: the file; a relative path is taken from `folder`. By default `report.html`, `report.md`, `report.tex`,
+            or the folder `figures`.
+        format: "html": one page that loads nothing from anywhere, and in which no text can run as a script: whatever
+            users wrote is escaped, and the page's content security policy admits only the page's own scripts, by hash.
+            "md": Markdown with tables, and PNGs in `report_figures` beside it.
+            "pdf-ready": LaTeX with booktabs tables and captions, and vector figures (PDF) likewise.
+            "png": the figures alone, with their captions in `captions.md`.
 
     Returns:
-        The path of the page. It loads nothing from anywhere, and no text in it can run as a script: whatever
-        users wrote is escaped, and the page's content security policy admits only the page's own scripts, by hash.
+        The path of the file (png: of the folder).
 
     Raises:
-        UserError: no such folder, no finished run in it, broken files (named), or the page cannot be written.
+        UserError: no such folder or format, no finished run, broken files (named), or the report cannot be written;
+            for all but "html" also where kaleido or a Chromium to draw with is missing.
     """
-    found = find(folder)
-    environment = Environment(
-        loader=PackageLoader("mechunlearn.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["in_script"] = _in_script
-    environment.filters["decimal"] = decimal
-    scripts = [_script(get_plotlyjs()), _script(_text("report.js"))]
-    page = environment.get_template("report.html").render(
-        question=QUESTION,
-        title=f"mechunlearn: {Path(folder).resolve().name}",
-        dissections=[dissection_section(run, f"dissection-{i}") for i, run in enumerate(found.dissections)],
-        unlearnings=[unlearning_section(run, f"unlearning-{i}") for i, run in enumerate(found.unlearnings)],
-        attacks=[attacks_section(run, f"attacks-{i}") for i, run in enumerate(found.attacks)],
-        evaluations=[evaluation_section(run, f"evaluation-{i}") for i, run in enumerate(found.evaluations)],
-        unfinished=found.unfinished,
-        others=found.others,
-        limits=LIMITS,
-        metrics=METRICS,
-        style=Markup(_text("report.css")),
-        scripts=scripts,
-        policy=_policy(scripts),
-        version=version("mechunlearn"),
-    )
-    # A lone surrogate (JSON can carry one) has no UTF-8 form.
-    return write_atomically(Path(folder) / out, page.encode("utf-8", errors="replace"))
-
-
-def _text(file: str) -> str:
-    return (Path(__file__).parent / file).read_text(encoding="utf-8")
-
-
-def _script(source: str) -> Markup:
-    """A script of ours as it stands in the page, with the line ends that the browser hashes."""
-    return Markup(source.replace("\r\n", "\n"))
-
-
-def _policy(scripts: list[Markup]) -> str:
-    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri "
-        "'none'; form-action 'none'"
-    )
-
-
-def _in_script(text: str) -> Markup:
-    return Markup(text.translate(str.maketrans(_IN_SCRIPT)))
+    if format not in WRITERS:
+        raise UserError(f"format {format!r}: not one of {', '.join(WRITERS)}")
+    content = Content.of(folder)
+    return WRITERS[format](content, Path(folder) / (out if out is not None else FILES[format]))

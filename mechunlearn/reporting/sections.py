@@ -1,23 +1,21 @@
-"""Dissections and unlearning runs on the page: texts, rows and figures, all plain text that the template escapes."""
+"""Dissections on the page: texts, tables and figures, all plain text that the writers escape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ..dissection.plots import plot_positions, plot_recovery, window_families
+from ..dissection.styles import METRICS
 from ..dissection.summary import summarise
-from ..unlearning.describe import kept_row
-from ..unlearning.plot import plot
-from .folders import DissectionRun, UnlearningRun
-from .peaks import Peak, judged
-from .pieces import Cell, Figure, flat, spaced
+from .came_back import FactTable
+from .folders import DissectionRun
+from .peaks import Peak, judged, peak_table
+from .pieces import Figure, flat
 from .words import Words
-
-SHOWN_FACTS = 50
 
 
 @dataclass(frozen=True)
@@ -30,36 +28,14 @@ class DissectionSection:
     words: Words
     figures: list[Figure]
     more_figures: list[Figure]
-    behaviour: list[tuple[str, str, str]]
-    controls: list[dict[str, Any]]
-    noise: list[tuple[str, str, int, int]]
-    changed: list[tuple[str, str]]
-    facts: list[dict[str, Any]]
-    n_facts: int
-    settings: list[tuple[str, str]]
-    versions: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def n_passed(self) -> int:
-        return sum(row["outcome"] == "passed" for row in self.controls)
-
-    @property
-    def n_failed(self) -> int:
-        return sum(row["outcome"] == "failed" for row in self.controls)
-
-    @property
-    def peaks(self) -> tuple[Peak, ...]:
-        return self.words.peaks
-
-
-@dataclass(frozen=True)
-class UnlearningSection:
-    """One unlearning run on the page."""
-
-    name: str
-    anchor: str
-    figures: list[Figure]
-    ends: list[tuple[str, str, str]]
+    peaks: pd.DataFrame
+    behaviour: pd.DataFrame
+    controls: pd.DataFrame
+    n_passed: int
+    n_failed: int
+    noise: pd.DataFrame
+    changed: pd.DataFrame
+    facts: FactTable
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -69,40 +45,25 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
     summary = summarise(run.frame)
     about = run.run["about"]
     figures, more = _figures(run.frame, summary)
-    comparison = about.get("comparison") or {}
-    changes: Mapping[str, Any] = comparison.get("relative_change") or {}
+    words = Words.of(summary, controls=run.controls, facts=run.facts)
+    verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
     return DissectionSection(
         name=run.name,
         anchor=anchor,
         about=about,
-        words=Words.of(summary, controls=run.controls, facts=run.facts),
+        words=words,
         figures=figures,
         more_figures=more,
+        peaks=peak_table(words.peaks, _answered(run.answers, words.peaks)),
         behaviour=_behaviour(run.facts),
         controls=_controls(run.controls),
+        n_passed=sum(verdicts),
+        n_failed=len(verdicts) - sum(verdicts),
         noise=_noise(run.frame, about.get("noise_floor") or {}),
-        changed=[
-            (tensor, f"{changes[tensor]:.2%}" if tensor in changes else "") for tensor in comparison.get("names") or []
-        ],
-        facts=_facts(run.facts),
-        n_facts=len(run.facts),
+        changed=_changed(about.get("comparison") or {}),
+        facts=FactTable.of(run.facts, run.answers, run.frame, words.peaks),
         settings=flat(_settings(about)),
         versions=flat(about.get("versions") or run.run.get("versions") or {}),
-    )
-
-
-def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
-    """Everything the page says about one unlearning run."""
-    first, last = run.frame.iloc[0], kept_row(run.frame, run.run["about"])
-    columns = [name for name in run.frame.columns if name.endswith(("_recall", "_probability"))]
-    columns += [name for name in ("text_loss", "text_kl") if name in run.frame.columns]
-    return UnlearningSection(
-        name=run.name,
-        anchor=anchor,
-        figures=[Figure.of(plot(run.frame, run.run["about"]))],
-        ends=[(spaced(name), _measured(name, first[name]), _measured(name, last[name])) for name in columns],
-        settings=flat((run.run.get("settings") or {}) | (run.run.get("about") or {})),
-        versions=flat(run.run.get("versions") or {}),
     )
 
 
@@ -128,9 +89,14 @@ def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], 
     return shown, more
 
 
-def _behaviour(facts: pd.DataFrame) -> list[tuple[str, str, str]]:
-    if facts.empty:
-        return []
+def _answered(answers: pd.DataFrame, found: tuple[Peak, ...]) -> dict[str, float]:
+    """The share of facts answered right under the patch at each site's peak."""
+    shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
+    places = {peak.site: (peak.site, peak.first_layer, peak.last_layer) for peak in found}
+    return {site: float(shares[place]) for site, place in places.items() if place in shares.index}
+
+
+def _behaviour(facts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, name, shape in (
         ("answered right", "correct", "{:.1%}"),
@@ -138,42 +104,38 @@ def _behaviour(facts: pd.DataFrame) -> list[tuple[str, str, str]]:
     ):
         before, after = (facts[f"{which}_{name}"].astype(float).mean() for which in ("before", "after"))
         rows.append((label, shape.format(before), shape.format(after)))
-    return rows
+    return pd.DataFrame(rows if len(facts) else [], columns=[f"{len(facts)} facts", "before", "after"])
 
 
-def _controls(controls: pd.DataFrame) -> list[dict[str, Any]]:
+def _controls(controls: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in controls.to_dict("records"):
         outcome = ("passed" if row["passed"] else "failed") if judged(row["passed"]) else "measured"
-        numbers = {
-            name: "–" if pd.isna(row[name]) else f"{row[name]:.6g}" for name in ("expected", "measured", "tolerance")
-        }
-        rows.append({**row, **numbers, "outcome": outcome})
-    return rows
+        numbers = ["–" if pd.isna(row[name]) else f"{row[name]:.6g}" for name in ("expected", "measured", "tolerance")]
+        rows.append((row["control"], row["site"], row["metric"], *numbers, outcome))
+    return pd.DataFrame(rows, columns=["control", "site", "metric", "expected", "measured", "tolerance", "outcome"])
 
 
-def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> list[tuple[str, str, int, int]]:
+def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> pd.DataFrame:
     """Per metric: the floor, and how many of the frame's rows lie below it."""
-    return [
+    rows = [
         (
-            str(metric),
+            METRICS.get(str(metric), str(metric)),
             f"{floor[str(metric)]:.3g}" if metric in floor else "not stated",
-            int((~rows).sum()),
-            len(rows),
+            f"{int((~defined).sum())} of {len(defined):,}",
         )
-        for metric, rows in frame["defined"].astype(bool).groupby(frame["metric"], sort=False)
+        for metric, defined in frame["defined"].astype(bool).groupby(frame["metric"], sort=False)
     ]
+    return pd.DataFrame(rows, columns=["metric", "noise floor", "undefined rows"])
 
 
-def _facts(facts: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            **{name: Cell.of(row[name]) for name in ("fact", "prompt", "answer")},
-            **{f"{which}_answer": Cell.of(row[f"{which}_answer"]) for which in ("before", "after")},
-            **{f"{which}_correct": bool(row[f"{which}_correct"]) for which in ("before", "after")},
-        }
-        for row in facts.head(SHOWN_FACTS).to_dict("records")
+def _changed(comparison: Mapping[str, Any]) -> pd.DataFrame:
+    """Relative change of the weights, by role."""
+    changes: Mapping[str, Any] = comparison.get("relative_change") or {}
+    rows = [
+        (role.replace("_", " "), f"{change['mean']:.2%}", f"{change['max']:.2%}") for role, change in changes.items()
     ]
+    return pd.DataFrame(rows, columns=["parameters", "relative change, mean of their tensors", "largest"])
 
 
 def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +144,3 @@ def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(about.get("windows"), Mapping):
         settings["windows"] = list(about["windows"])
     return settings
-
-
-def _measured(name: str, value: float) -> str:
-    return f"{value:.1%}" if name.endswith("_recall") else f"{value:.3f}"

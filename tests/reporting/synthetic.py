@@ -119,6 +119,17 @@ def facts(n: int = 24, hostile: list[str] | None = None) -> pd.DataFrame:
     )
 
 
+def answers(table: pd.DataFrame, hostile: list[str] | None = None) -> pd.DataFrame:
+    """Under every patch: right where more than half of the distance is made good."""
+    texts = hostile or []
+    rows = table[(table["metric"] == "mse") & table["position"].isna()].reset_index(drop=True)
+    found = rows[["fact", "site", "direction", "first_layer", "last_layer"]].assign(correct=rows["recovery"] > 0.5)
+    number = found["fact"].astype(int)
+    right = [texts[i] if i < len(texts) else f"town {i}" for i in number]
+    wrong = [texts[-1 - i] if i < len(texts) else "the river" for i in number]
+    return found.assign(answer=np.where(found["correct"], right, wrong))
+
+
 def about(n: int = 24, **changes: object) -> dict[str, object]:
     return {
         "question": "What did npo change?",
@@ -135,10 +146,7 @@ def about(n: int = 24, **changes: object) -> dict[str, object]:
             "tensors": 57,
             "differ": 2,
             "names": ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"],
-            "relative_change": {
-                "model.layers.0.mlp.up_proj.weight": 0.012,
-                "model.layers.1.mlp.up_proj.weight": 0.03,
-            },
+            "relative_change": {"mlp_keys": {"mean": 0.021, "max": 0.03}},
         },
         "noise_floor": dict.fromkeys(METRICS, 1e-6),
         "settings": {"sites": list(SHAPES), "batch": 16},
@@ -169,6 +177,7 @@ def write_dissection(
     table.to_parquet(folder / "frame.parquet")
     controls(failing).to_parquet(folder / "controls.parquet")
     facts(n, hostile).to_parquet(folder / "facts.parquet")
+    answers(table, hostile).to_parquet(folder / "answers.parquet")
     return folder
 
 

@@ -20,7 +20,9 @@ RELEARN, PROMPT, STEER = ("relearn", "everything, adamw 0.0003"), ("prompts", "a
 
 
 def text_of(page: Path) -> str:
-    return " ".join(" ".join(Page(page.read_text(encoding="utf-8")).text).split())
+    """All that is read, behind the list of contents."""
+    text = " ".join(" ".join(Page(page.read_text(encoding="utf-8")).text).split())
+    return text[text.index("The answer in words") :]
 
 
 def words(recalls: dict[tuple[str, str], tuple[float, float]], **options: object) -> AttackWords:
@@ -98,11 +100,11 @@ def test_no_curve_where_no_attack_goes_in_steps(tmp_path: Path) -> None:
 
 def test_an_evaluation_alone(tmp_path: Path) -> None:
     text = text_of(report(synthetic.write_evaluation(tmp_path / "asked")))
-    head = text[text.index("measure") :]
+    head = text[text.index("measure forget") :]
     assert head.startswith("measure forget near text what it is")
     assert "recall 0.250 [0.125, 0.500] 32 0.250 [0.125, 0.500] 32 greedy decoding" in text
     assert "1 = known, 0 = not" in text and "0 = foreseen" in text
-    assert "runs/npo/model , compared with organism" in text and "no dissection here yet" in text
+    assert "runs/npo/model , compared with organism" in text and "Nothing was dissected" in text
 
 
 def test_all_kinds_of_one_run_stand_on_one_page(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_all_kinds_of_one_run_stand_on_one_page(tmp_path: Path) -> None:
     text = text_of(report(run))
     order = ["Dissection: dissection", "Unlearning: npo", "Attacks: attacks", "Evaluation: evaluation"]
     places = [text.index(part) for part in order]
-    assert places == sorted(places) and "no dissection here yet" not in text
+    assert places == sorted(places) and "Nothing was dissected" not in text
 
 
 def test_text_of_users_stays_text(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_text_of_users_stays_text(tmp_path: Path) -> None:
     page = report(tmp_path)
     source, parsed = page.read_text(encoding="utf-8"), Page(page.read_text(encoding="utf-8"))
     tags = [tag for tag, _ in parsed.tags]
-    assert tags.count("script") == tags.count("figure") + 2 and "img" not in tags
+    assert tags.count("script") == tags.count("figure") + 3 and "img" not in tags
     assert not any(key.startswith("on") for _, attributes in parsed.tags for key in attributes)
     assert not any(text in source for text in HOSTILE[:3])
     assert "{{ 7 * 7 }}" in "".join(parsed.text) and "(10,000 characters)" in "".join(parsed.text)

@@ -2,7 +2,13 @@
 // Draw the figures that lie beside the page's empty plots, in the colours of the reader's scheme.
 (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const config = {
+    displaylogo: false,
+    responsive: true,
+    showSendToCloud: false,
+    plotlyServerURL: "",
+    modeBarButtonsToRemove: ["sendDataToCloud", "select2d", "lasso2d"],
+  };
   const narrow = 600;  // pixels of a plot below which it is a phone's
 
   function colours(isDark) {
@@ -22,12 +28,16 @@
       modebar: { color: ink, bgcolor: "rgba(0,0,0,0)" },
       autosize: true,
     };
+    delete result.width;  // as wide as the page gives room
     for (const key of Object.keys(result)) {
       if (/^[xy]axis\d*$/.test(key)) result[key] = { ...result[key], gridcolor: line, linecolor: line };
     }
     if (width < narrow) {
       result.margin = { ...layout.margin, t: 30, l: 42, r: 16 };
       result.font = { ...result.font, size: 10 };
+      if (layout.legend?.orientation !== "h") {
+        result.legend = { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.15, yanchor: "top" };
+      }
       for (const key of Object.keys(result)) {
         if (/^yaxis\d*$/.test(key)) result[key] = { ...result[key], title: undefined };
       }
@@ -45,6 +55,14 @@
   const visible = () => [...document.querySelectorAll("figure")].filter((figure) => !figure.closest("details:not([open])"));
   const drawAll = (isDark) => Promise.all(visible().map((figure) => draw(figure, isDark)));
 
+  // One after the other at first, so that the page can be read and scrolled while its figures are drawn.
+  async function drawInTurn() {
+    for (const figure of visible()) {
+      await draw(figure, dark.matches);
+      await new Promise((resume) => setTimeout(resume));
+    }
+  }
+
   for (const details of document.querySelectorAll("details.more")) {
     details.addEventListener("toggle", () => {
       if (!details.open) return;
@@ -54,5 +72,5 @@
   dark.addEventListener("change", () => drawAll(dark.matches));
   window.addEventListener("beforeprint", () => drawAll(false));
   window.addEventListener("afterprint", () => drawAll(dark.matches));
-  drawAll(dark.matches).then(() => document.documentElement.setAttribute("data-drawn", "yes"));
+  drawInTurn().then(() => document.documentElement.setAttribute("data-drawn", "yes"));
 })();
