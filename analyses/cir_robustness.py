@@ -43,7 +43,10 @@ SUITE = (
     *(mu.Quantise(scheme=scheme) for scheme in ("int8", "nf4", "int4")),
     *(mu.Noise(), mu.AblateDirection(), mu.Steer(), mu.Interpolate()),
 )
-QUICK = ["twin-never_knew-none-0", "budget-npo_kl-kl0.01-0", "budget-repselect-loss1%-0", "suite-rmu-kl0.01-0"]
+QUICK = [
+    *("twin-never_knew-none-0", "budget-npo_kl-kl0.01-0", "budget-repselect-loss1%-0"),
+    *("components-8x0-kl0.01-0", "suite-rmu-kl0.01-0"),
+]
 COMPONENTS = ((0, 0), (8, 0), (0, 8), (16, 16), (32, 32))
 
 
@@ -77,7 +80,7 @@ def do(job: str, folder: Path, options: dict[str, Any] | None = None, quick: boo
         # The suite attacks the model that the grid has attacked: made once, opened afterwards.
         where = folder.parent / job.replace("suite-", "budget-")
         settings = {"stop": None, "budget": BUDGETS[budget], "run": where, "evaluate_every": 40}
-        run = unlearn(name, trial, seed, **settings | (options or {}))
+        run = unlearn("cir" if kind == "components" else name, trial, seed, **settings | (options or {}))
         after, frame = run.model, run.frame
         about |= {"seconds": frame["seconds"].iloc[-1], "stopped": run.about["stopped"], "steps": run.about["step"]}
     asked = mu.Facts([*facts.forget[::16], *facts.near[::16]]) if quick else facts
