@@ -24,7 +24,8 @@ BUDGETS = {
     "loss1%": "loss + 1 %",
     "loss3%": "loss + 3 % (the paper's for baselines)",
 }
-COLOURS = dict(zip(NAMES, ("#D55E00", "#E69F00", "#0072B2", "#7B3FA0", "#56B4E9", "#009E73", "#CC79A7", "#8A8A8A"), strict=True))
+_PALETTE = ("#D55E00", "#E69F00", "#0072B2", "#7B3FA0", "#56B4E9", "#009E73", "#CC79A7", "#8A8A8A")
+COLOURS = dict(zip(NAMES, _PALETTE, strict=True))
 SYMBOLS = dict(zip(BUDGETS, ("circle", "diamond", "square", "cross"), strict=True))
 
 

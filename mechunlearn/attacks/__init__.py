@@ -9,7 +9,7 @@ from .quantising import Quantise, below_bin
 from .relearn import relearn
 from .relearning import Relearn
 from .result import Attacks
-from .suite import ATTACKS, SUITES, attack
+from .suite import ATTACKS, SUITES, attack, listed
 from .summary import curve, recovered, steps_to_recover, summarise
 from .weights import matrices
 
@@ -32,6 +32,7 @@ __all__ = [
     "attack",
     "below_bin",
     "curve",
+    "listed",
     "matrices",
     "recovered",
     "relearn",

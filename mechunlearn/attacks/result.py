@@ -26,7 +26,8 @@ class Attacks:
             unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `role`, `fold`,
             `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `helped` (by what an
             attacker need not have: the model before, or the beginning of the answer).
-        about: settings; `left_out` under them names attacks that could not be run, and what they lacked.
+        about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they
+            lacked.
     """
 
     frame: pd.DataFrame

@@ -130,7 +130,8 @@ def attack(
             return found.assign(helped=found["helped"] | one.uses_before)
 
         frames.append(_once(folder, unit, run_it))
-    found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings})
+    names = {name: str(one.cfg.model_name) for name, one in subjects.items()}
+    found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings, "models": names})
     if folder is not None:
         folder.finish(found.about, frame=found.frame)
     return found
@@ -150,17 +151,29 @@ def choose(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Att
             raise UserError(f"suite {suite!r}: none of its attacks can be run; they need {needed}")
         return possible, lacking
     chosen = []
-    for one in [suite] if isinstance(suite, str) else suite:
-        if isinstance(one, str):
-            if one not in ATTACKS:
-                raise UserError(f"unknown attack {one!r}; suites are {', '.join(SUITES)}, attacks {', '.join(ATTACKS)}")
-            one = ATTACKS[one]
+    for one in listed(suite):
         if (need := one.needs(given)) is not None:
             raise UserError(f"attack {label(one)}: it needs {need}")
         chosen.append(one)
     if not chosen:
         raise UserError(f"no attack to run; attacks are {', '.join(ATTACKS)}")
     return tuple(dict.fromkeys(chosen)), {}  # asked for twice, an attack would count twice
+
+
+def listed(suite: str | Sequence[str | Attack]) -> list[Attack]:
+    """The attacks of this name, or of these names.
+
+    Raises:
+        UserError: no such suite or attack.
+    """
+    if isinstance(suite, str) and suite in SUITES:
+        return list(SUITES[suite])
+    found = []
+    for one in [suite] if isinstance(suite, str) else suite:
+        if isinstance(one, str) and one not in ATTACKS:
+            raise UserError(f"unknown attack {one!r}; suites are {', '.join(SUITES)}, attacks {', '.join(ATTACKS)}")
+        found.append(ATTACKS[one] if isinstance(one, str) else one)
+    return found
 
 
 def describe(one: Attack) -> dict[str, Any]:

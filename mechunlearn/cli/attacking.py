@@ -67,12 +67,14 @@ def attack(
     if not len(chosen.forget):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
     names = split(suite)
+    asked = names[0] if len(names) == 1 else names
+    attacks.listed(asked)  # a wrong name is told before any model is opened
     whole = text == "organism" or (text is None and facts == "organism")
     general = organism_text("train") if whole else passages(Path(text) if text else None)
     options = {"device": device, "dtype": dtype}
     found = attacks.attack(
         load(model, **options),
-        names[0] if len(names) == 1 else names,
+        asked,
         facts=chosen,
         before=load(before, **options) if before else None,
         never_knew=load(never_knew, **options) if never_knew else None,

@@ -48,6 +48,7 @@ class AttacksSection:
 
     name: str
     anchor: str
+    models: str
     words: AttackWords
     figures: list[Figure]
     table: pd.DataFrame  # attack, setting, and COLUMNS, as texts
@@ -66,6 +67,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
     return AttacksSection(
         name=run.name,
         anchor=anchor,
+        models=_models(run.run["about"].get("models") or {}),
         words=AttackWords.of(run.frame, left_out),
         figures=figures,
         table=pd.DataFrame(_rows(summary), columns=["attack", "setting", *COLUMNS]),
@@ -202,6 +204,12 @@ def _named(row: pd.Series) -> str:
 
 def _percents(row: pd.Series, low: str, high: str) -> str:
     return f"[{row[low]:.1%}, {row[high]:.1%}]"
+
+
+def _models(names: Mapping[str, str]) -> str:
+    """Who is attacked, beside whom."""
+    others = "; ".join(f"{role}: {names[role]}" for role in ("never-knew", "before") if role in names)
+    return f"{names.get('after', 'a model')}, attacked" + (f" ({others})" if others else "")
 
 
 def _attacks(attacks: list[dict[str, Any]]) -> list[tuple[str, str]]:

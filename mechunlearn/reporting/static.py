@@ -66,6 +66,7 @@ def blocks(content: Content) -> Iterator[Block]:
         yield Table(f"Recall and disruption of {section.name}.", section.ends)
     for section in content.attacks:
         yield Heading(f"Attacks: {section.name}", 2)
+        yield section.models
         yield section.words.headline
         yield from _minds(section.words.warnings)
         yield from section.figures

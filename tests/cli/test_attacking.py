@@ -35,6 +35,7 @@ def test_a_table_a_folder_and_a_report(workplace: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = Attacks.load(tmp_path / "run")
     assert set(found.frame["attack"]) == {"none", "quantise", "noise"}
+    assert set(found.about["models"]) == {"after", "never-knew"}
     assert result.stdout.startswith("attack") and "Of the attacks that need no help" in result.stdout
     lines = [line.split()[0] for line in result.stdout.splitlines()[2:] if line.startswith(("quantise ", "noise "))]
     assert len(lines) == len(found.summary())
@@ -106,3 +107,9 @@ def test_bad_input(
     given = {"--facts": "facts.jsonl", "--suite": "quantise", "--device": "cpu", "--out": str(tmp_path / "o")} | options
     assert_one_line(call("attack", "./after", *(part for pair in given.items() for part in pair)), *parts)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_wrong_name_is_told_before_any_model_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was opened"))
+    command = ("attack", "./missing", "--facts", "organism", "--suite", "noise,hypnosis", "--out", tmp_path / "o")
+    assert_one_line(call(*command), "hypnosis", "quick", "quantise")

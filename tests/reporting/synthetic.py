@@ -267,7 +267,7 @@ def write_attacks(folder: Path, table: pd.DataFrame, left_out: dict[str, str] | 
     content = {
         "kind": "attacks",
         "settings": settings,
-        "about": {"settings": settings},
+        "about": {"settings": settings, "models": {"after": "runs/npo/model", "never-knew": "organism:never-knew"}},
         "versions": {"torch": "2.13.0"},
     }
     (folder / "run.json").write_text(json.dumps(content))
