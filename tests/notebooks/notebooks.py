@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 LARGEST = 1_500_000  # bytes
 TAG = "key-figures"
 TOLERANCE = 0.1  # of a figure that does not name its own
-SECONDS = 900  # for one cell
+SECONDS = 3600  # for one cell: against hanging, not against a busy machine
 # Without ipywidgets, which only drawing bars needs, tqdm warns that it draws them otherwise.
 QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 
