@@ -90,7 +90,7 @@ def _spectra(table: pd.DataFrame) -> go.Figure:
     last = max(1, int(table["layer"].max()))
     figure = make_subplots(
         rows=(len(roles) + 1) // 2, cols=min(2, len(roles)), subplot_titles=[text(role) for role in roles],
-        shared_yaxes="all", vertical_spacing=0.45 / len(roles), horizontal_spacing=0.05,
+        shared_yaxes=True, vertical_spacing=0.45 / len(roles), horizontal_spacing=0.05,
     )  # fmt: skip
     for (name, role), rows in table.groupby(["name", "role"], sort=False):
         layer = int(rows["layer"].iloc[0])
@@ -106,7 +106,7 @@ def _spectra(table: pd.DataFrame) -> go.Figure:
             row=place // 2 + 1,
             col=place % 2 + 1,
         )
-    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1, matches="y")
     figure.update_xaxes(title="index", row=(len(roles) + 1) // 2)
     bar = {"title": "layer", "dtick": max(1, last // 8), "len": 0.8}
     figure.add_scatter(  # no points: it carries the scale of the layers
