@@ -1,4 +1,4 @@
-"""How objects show themselves in a notebook: a sentence and a small table, never a text of a user as markup."""
+"""How objects show themselves: a sentence and a small table; in a notebook never a text of a user as markup."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def shown(sentence: str, table: pd.DataFrame, of: int | None = None) -> str:
         body = first.to_html(index=False, border=0, escape=True, na_rep="–")
     more = f"<p>{total - len(first):,} more rows</p>" if total > len(first) else ""
     return f'<div class="tex2jax_ignore mathjax_ignore"><p>{html.escape(sentence)}</p>{body}{more}</div>'
+
+
+def plain(table: pd.DataFrame) -> str:
+    """A table of texts for a terminal: as wide as it must be, a line a row."""
+    rows = [tuple(map(str, table.columns)), *table.astype(str).itertuples(index=False, name=None)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _cell(value: object) -> object:

@@ -195,7 +195,7 @@ def test_control_c_is_one_line_and_130(workplace: Path, tmp_path: Path, monkeypa
 
 
 def test_a_defect_of_ours_is_no_user_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(reporting, "report", broken)

@@ -10,11 +10,12 @@ import pytest
 
 from mechunlearn.attacks import Attacks
 from mechunlearn.dissection import Dissection
+from mechunlearn.dissection.peaks import strongest
 from mechunlearn.dissection.plots import plot_positions, plot_recovery
-from mechunlearn.dissection.summary import highest, summarise
+from mechunlearn.dissection.summary import summarise
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
-from mechunlearn.showing import ROWS, WIDTH, shown
+from mechunlearn.showing import ROWS, WIDTH, plain, shown
 from mechunlearn.unlearning import UnlearningRun
 
 from .attacks.toys import toy
@@ -98,21 +99,40 @@ def test_cells() -> None:
     assert "more rows" not in shown("s", table) and "2 more rows" in shown("s", table, of=5)
 
 
-def test_highest_leaves_out_all_layers_at_once_where_there_are_others() -> None:
+def test_the_strongest_patch_leaves_out_all_layers_at_once_where_there_are_others() -> None:
     summary = summarise(synthetic.frame(6), draws=20)
-    found = highest(summary, "kl").set_index("site")
+    found = strongest(summary, "kl").set_index("site")
     rows = summary[(summary["metric"] == "kl") & (summary["site"] == "mlp_keys")]
     parts = rows[(rows["first_layer"] != 0) | (rows["last_layer"] != 5)]
-    assert found.loc["mlp_keys", "recovery"] == parts["mean_of_ratios"].max()
-    assert list(found["recovery"]) == sorted(found["recovery"], reverse=True)
+    assert found.loc["mlp_keys", "peak recovery"] == f"{parts['mean_of_ratios'].max():.2f}"
+    assert list(found.index) == list(dict.fromkeys(summary["site"]))
     only = summary[(summary["first_layer"] == 0) & (summary["last_layer"] == 5)]
-    assert set(highest(only)["layers"]) == {"0–5"}
+    assert set(strongest(only)["in"]) == {"layers 0–5"}
 
 
 def test_maps_show_the_position() -> None:
     frame = synthetic.frame(4, positions=True)
-    found = highest(summarise(frame[frame["position"].notna()], draws=20))
-    assert found["position"].notna().all() and {"residual", "mlp_output"} <= set(found["site"])
+    summary = summarise(frame[frame["position"].notna()], draws=20)
+    found = strongest(summary).set_index("site")
+    rows = summary[(summary["metric"] == "mse") & (summary["site"] == "residual")]
+    best = rows.loc[rows["mean_of_ratios"].idxmax()]
+    assert found.loc["residual", "position"] == str(best["position"]) and "mlp_output" in found.index
+    assert found.loc["residual", "recovery"] == f"{best['mean_of_ratios']:.2f}"
+
+
+def test_what_is_undefined_is_called_so() -> None:
+    for frame in (synthetic.frame(4, undefined=4), synthetic.frame(4, positions=True)):
+        frame["defined"], frame["recovery"] = False, float("nan")
+        for part in (frame, frame[frame["position"].notna()]):
+            if len(part):
+                text = plain(strongest(summarise(part, draws=20)))
+                assert "undefined" in text and "nan" not in text
+
+
+def test_a_dissection_prints_as_a_table(tmp_path) -> None:
+    lines = str(dissection(tmp_path)).splitlines()
+    assert lines[0].startswith(f"Dissection of {SCRIPT} and") and lines[2].split()[:3] == ["site", "kind", "peak"]
+    assert len(lines) == 4 + len(synthetic.SHAPES) + len(synthetic.NEITHER)
 
 
 def hovers(figure, *parts: str) -> bool:

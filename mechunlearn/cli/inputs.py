@@ -54,11 +54,12 @@ def split(value: str) -> list[str]:
 
 
 def show(summary: pd.DataFrame, controls: pd.DataFrame, facts: pd.DataFrame, metric: str) -> None:
-    from ..reporting import Words, key_table
+    from ..dissection.peaks import strongest
+    from ..reporting import Words
+    from ..showing import plain
 
     words = Words.of(summary, controls=controls, facts=facts, metric=metric)
-    if words.peaks:
-        typer.echo(key_table(words.peaks))
+    typer.echo(plain(strongest(summary, metric)))
     typer.echo(f"\n{words.headline}")
     for warning in words.warnings:
         typer.echo(f"Mind: {warning}")

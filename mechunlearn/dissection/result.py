@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..runs import read_frame, read_run, versions, write_frame, write_json
-from ..showing import shown
+from ..showing import plain, shown
+from .peaks import strongest
 from .plots import plot_positions, plot_recovery
-from .summary import highest, summarise
+from .summary import summarise
 
 FRAMES = ("frame", "controls", "facts", "answers")
 
@@ -90,11 +91,16 @@ class Dissection:
         sites = ", ".join(dict.fromkeys(self.frame["site"].astype(str)))
         return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
 
+    def __str__(self) -> str:
+        return f"{self._told()}\n\n{plain(strongest(self.summary()))}"
+
     def _repr_html_(self) -> str:
+        return shown(self._told(), strongest(self.summary()))
+
+    def _told(self) -> str:
         controls = self.controls["passed"].dropna()
-        sentence = (
+        return (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
             f"facts, {self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
-            "Where most came back at each site (mse, mean of ratios); plot() draws it all."
+            "Where most comes back at each site (squared difference of the logits, mean of ratios):"
         )
-        return shown(sentence, highest(self.summary(draws=500)))

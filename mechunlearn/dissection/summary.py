@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 
 from ..errors import UserError
 from ..evaluation import bootstrap_interval
-from .styles import layers
 
 KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "position", "metric"]
 COLUMNS = [
@@ -86,24 +85,6 @@ def summarise(frame: pd.DataFrame, *, level: float = 0.95, draws: int = 2000, se
         )
         result.loc[rows, COLUMNS[8:14]] = columns
     return result[COLUMNS]
-
-
-def highest(summary: pd.DataFrame, metric: str = "mse") -> pd.DataFrame:
-    """The patch of every site where most came back: `site, layers` (`position`), `recovery, low, high, n`.
-
-    Windows of all layers at once count only where a site has no other: they say whether, not where.
-    """
-    rows = summary[summary["metric"] == metric]
-    whole = (rows["first_layer"] == 0) & (rows["last_layer"] == rows["last_layer"].max())
-    order = rows.assign(whole=whole).sort_values(["whole", "mean_of_ratios"], ascending=[True, False], kind="stable")
-    best = order.drop_duplicates("site").sort_values("mean_of_ratios", ascending=False, kind="stable")
-    windows = zip(best["first_layer"], best["last_layer"], strict=True)
-    table = pd.DataFrame({"site": best["site"].astype(str), "layers": [layers(*window) for window in windows]})
-    if best["position"].notna().any():
-        table["position"] = best["position"].to_numpy()
-    for name, column in (("recovery", "mean_of_ratios"), ("low", "mean_low"), ("high", "mean_high"), ("n", "n")):
-        table[name] = best[column].to_numpy()
-    return table.reset_index(drop=True)
 
 
 def _refuse_repeats(group: np.ndarray, fact: np.ndarray, n_facts: int) -> None:

@@ -2,8 +2,7 @@
 
 from .attacked import attack_table
 from .evaluated import across
-from .peaks import key_table
 from .report import report
 from .words import Words
 
-__all__ = ["Words", "across", "attack_table", "key_table", "report"]
+__all__ = ["Words", "across", "attack_table", "report"]

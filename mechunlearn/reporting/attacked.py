@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..attacks.plots import plot_attacks, plot_curve
 from ..attacks.summary import ANY, curve, summarise
+from ..showing import plain
 from .folders import AttacksRun
 from .pieces import Figure, flat, spaced
 
@@ -70,7 +71,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
         models=_models(run.run["about"].get("models") or {}),
         words=AttackWords.of(run.frame, left_out),
         figures=figures,
-        table=pd.DataFrame(_rows(summary), columns=["attack", "setting", *COLUMNS]),
+        table=_table(summary),
         settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
         versions=flat(run.run.get("versions") or {}),
     )
@@ -86,16 +87,15 @@ def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
 def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
     """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
     summary = by_setting(frame)
-    rows = [("attack", "setting", *COLUMNS), *((name, _short(text), *cells) for name, text, *cells in _rows(summary))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = _table(summary)
     words = AttackWords.of(frame, left_out)
     minds = [f"Mind: {warning}" for warning in words.warnings]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", words.headline, *minds])
+    return "\n".join([plain(table.assign(setting=table["setting"].map(_short))), "", words.headline, *minds])
 
 
-def _rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
-    return [
+def _table(summary: pd.DataFrame) -> pd.DataFrame:
+    """A row a setting, all texts."""
+    rows = [
         (
             str(row["attack"]),
             str(row["setting"]),
@@ -109,6 +109,7 @@ def _rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
         )
         for row in summary.to_dict("records")
     ]
+    return pd.DataFrame(rows, columns=["attack", "setting", *COLUMNS])
 
 
 def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shape: str = ".2f") -> str:

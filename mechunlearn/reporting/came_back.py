@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from .peaks import Peak, name
+from ..dissection.peaks import Peak, name
 from .pieces import Cell
 
 SHOWN = 2000  # facts on the page

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from ..dissection.peaks import Peak, judged, peak_table
 from ..dissection.plots import plot_positions, plot_recovery, window_families
 from ..dissection.styles import METRICS
 from ..dissection.summary import summarise
 from .came_back import FactTable
 from .folders import DissectionRun
-from .peaks import Peak, judged, peak_table
 from .pieces import Figure, flat
 from .words import Words
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
+from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,

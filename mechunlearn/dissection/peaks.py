@@ -109,6 +109,10 @@ def decimal(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
+def _interval(low: float, high: float) -> str:
+    return "–" if pd.isna(low) else f"{decimal(low)} to {decimal(high)}"
+
+
 def name(site: str) -> str:
     """A site as it reads in a sentence."""
     known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}
@@ -123,7 +127,7 @@ def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataF
         if peak.defined:
             numbers = (
                 decimal(peak.value),
-                "–" if pd.isna(peak.low) else f"{decimal(peak.low)} to {decimal(peak.high)}",
+                _interval(peak.low, peak.high),
                 "–" if peak.first_layer < 0 else peak.where,
                 f"{answered[peak.site]:.1%}" if peak.site in answered else "–",
                 "–" if peak.single is None else f"{decimal(peak.single)} (layer {peak.single_layer})",
@@ -134,10 +138,25 @@ def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataF
     return pd.DataFrame(rows, columns=PEAK_COLUMNS)
 
 
-def key_table(found: Iterable[Peak]) -> str:
-    """The peaks as plain text for a terminal."""
-    table = peak_table(found, {}).drop(columns=["answered right", "ratio of means there"])
-    rows = [tuple(table.columns), *table.itertuples(index=False, name=None)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+def strongest(summary: pd.DataFrame, metric: str = "mse") -> pd.DataFrame:
+    """What a dissection shows of itself: the peak of every site; of maps, each site's best layer and position.
+
+    Of two directions the first.
+    """
+    rows = summary[(summary["metric"] == metric) & (summary["direction"] == summary["direction"].iloc[0])]
+    whole = rows[rows["position"].isna()]
+    if len(whole):
+        return peak_table(peaks(whole), {}).drop(columns=["answered right", "ratio of means there"])
+    best = rows.sort_values("mean_of_ratios", ascending=False, kind="stable").drop_duplicates("site")
+    return pd.DataFrame(
+        {
+            "site": best["site"].astype(str),
+            "layer": best["first_layer"].astype(str),
+            "position": best["position"].astype(str),
+            "recovery": ["undefined" if pd.isna(value) else decimal(value) for value in best["mean_of_ratios"]],
+            "95 % interval": [
+                _interval(low, high) for low, high in zip(best["mean_low"], best["mean_high"], strict=True)
+            ],
+            "n (undefined)": [f"{row.n} ({row.n_undefined})" for row in best.itertuples()],
+        }
+    )
