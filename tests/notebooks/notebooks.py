@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,8 +19,6 @@ LARGEST = 1_500_000  # bytes
 TAG = "key-figures"
 TOLERANCE = 0.1  # of a figure that does not name its own
 SECONDS = 3600  # for one cell: against hanging, not against a busy machine
-# Without ipywidgets, which only drawing bars needs, tqdm warns that it draws them otherwise.
-QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 
 # A bar is drawn over itself, or counts its iterations.
 _PROGRESS = re.compile(r"\r(?!\n)|\x1b\[A|\d%\||\d(?:it/s|s/it)|[█▏▎▍▌▋▊▉━╸]")
@@ -93,7 +90,7 @@ def execute(path: Path) -> NotebookNode:
     client = NotebookClient(
         copy, km=own, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
     )
-    client.execute(cleanup_kc=True, env=os.environ | QUIET)
+    client.execute(cleanup_kc=True)
     return copy
 
 
