@@ -122,7 +122,7 @@ def _limit(figure: Figure, level: float | None, name: str, row: int) -> None:
     if level is not None:
         figure.add_hline(
             y=level, line_dash="dash", line_color="#555", line_width=1.5, row=row, col=1,  # pyright: ignore[reportArgumentType]
-            annotation={"text": name, "font": SMALL}, annotation_position="top left",
+            annotation={"text": name, "font": SMALL}, annotation_position="bottom right" if row == 1 else "top left",
         )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def test_what_it_gives_are_the_tables(found):
 def test_in_words():
     found = Attacks(strongest_frame(), {"settings": {}})
     assert repr(found) == f"Attacks(6 facts; prompts, noise, steer; {len(found.frame)} rows)"
-    assert "plotly" in found._repr_html_()
+    page = found._repr_html_()
+    assert all(name in page for name in ("6 facts", "prompts", "noise", "steer", "never_knew"))
 
 
 def test_other_folders_are_refused(found, tmp_path):
