@@ -91,7 +91,14 @@ def execute(path: Path) -> NotebookNode:
         copy, km=own, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
     )
     client.execute(cleanup_kc=True)
+    for cell in _code(copy):
+        cell.outputs = [output for output in cell.outputs if not _of_the_drawing(output)]
     return copy
+
+
+def _of_the_drawing(output: NotebookNode) -> bool:
+    """What kaleido's driver of the browser grumbles about now and then is not the notebook's doing."""
+    return output.output_type == "stream" and output.name == "stderr" and "choreographer" in output.text
 
 
 def _code(notebook: NotebookNode) -> list[NotebookNode]:
