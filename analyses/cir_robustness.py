@@ -47,7 +47,7 @@ QUICK = [
     *("twin-never_knew-none-0", "budget-npo_kl-kl0.01-0", "budget-cir-loss1%-0"),
     *("components-8x0-kl0.01-0", "suite-rmu-kl0.01-0"),
 ]
-COMPONENTS = ((0, 0), (8, 0), (0, 8), (16, 16), (32, 32))
+COMPONENTS = ((0, 0), (8, 0), (0, 8), (16, 16), (32, 32), (8, 8))
 
 
 def jobs(seeds: int) -> list[str]:

@@ -199,8 +199,9 @@ need not have; `prompts` is strongest with the first token of the answer given a
 READING = """## Reading
 
 - **At equal disruption CIR's claim holds here, in absolute terms** (KL 0.01, three seeds): after the strongest
-  relearning attack hard collapse is at 0.48 and soft collapse at 0.56, the best baseline, NPO, at 0.85; intervals of
-  the paired differences are far from 0.
+  relearning attack hard collapse is at 0.48 and soft collapse at 0.56, the best baseline, NPO, at 0.85 (DPO, which
+  withstood most in [dissect_finetuning.md](dissect_finetuning.md), where it may cost more, likewise); intervals of
+  the paired differences are far from 0. At + 1 % loss (first seeds) the gap is wider: 0.27 against 0.83.
 - **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves is still several
   times what can be guessed and generalised.
 - **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01), and it
@@ -208,6 +209,12 @@ READING = """## Reading
 - **Disruption does not decide what is reversible.** At the same KL of about 0.009 NPO and gradient difference give
   back 0.83, CIR 0.35 to 0.51. Methods that regain nothing at this budget (MLP breaking, Circuit Breakers) had
   forgotten nothing; that, not their disruption, makes the rank correlation.
+- **Collapsing activations is what helps.** With the same steps and no collapse at all the attack brings back 0.93,
+  with gradients alone collapsed 0.93, with activations alone 0.72; 32 directions of each leave 0.53, but forget less
+  (0.33 before the attack). One seed.
+- **Of the other attacks none beats relearning.** Prompts bring back no more than from the twin (RMU: 0.71 against
+  0.58), rounding to 4 bits and noise next to nothing; steering towards the states before, which needs the model
+  before, 0.17 to 0.31 (RMU 0.92).
 - CIR costs about twice the seconds a fact of NPO here, with its batches twice as large.
 """
 FOOT = """
