@@ -204,8 +204,8 @@ READING = """## Reading
   the paired differences are far from 0. At + 1 % loss (first seeds) the gap is wider: 0.27 against 0.83.
 - **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves is still several
   times what can be guessed and generalised.
-- **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01), and it
-  gives back 0.51 against 0.83.
+- **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01), and soft
+  collapse gives back 0.51 against 0.83.
 - **Disruption does not decide what is reversible.** At the same KL of about 0.009 NPO and gradient difference give
   back 0.83, CIR 0.35 to 0.51. Methods that regain nothing at this budget (MLP breaking, Circuit Breakers) had
   forgotten nothing; that, not their disruption, makes the rank correlation.
