@@ -14,6 +14,8 @@ from .pieces import Figure, flat, spaced
 
 ROLES = {"forget": "of the facts to forget", "near": "of near facts", "far": "of far facts", "retain": "of kept facts"}
 
+LARGEST_RISE, LEAST_KEPT = 0.03, 0.9  # of the loss on general text; of recall on facts to keep
+
 
 @dataclass(frozen=True)
 class UnlearningSection:
@@ -22,6 +24,7 @@ class UnlearningSection:
     name: str
     anchor: str
     headline: str
+    warnings: tuple[str, ...]
     figures: list[Figure]
     ends: pd.DataFrame  # measure, at the start, at the end
     settings: list[tuple[str, str]]
@@ -36,6 +39,7 @@ def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
         name=run.name,
         anchor=anchor,
         headline=_headline(first, last, str(about["stopped"])),
+        warnings=tuple(_warnings(first, last)),
         figures=[Figure.of(plot(run.frame, about))],
         ends=_ends(first, last),
         settings=flat((run.run.get("settings") or {}) | about),
@@ -60,6 +64,18 @@ def _cost(first: pd.Series, last: pd.Series) -> Iterator[str]:
     if "text_loss" in last.index:
         told.append(f"the loss by {last['text_loss'] / first['text_loss'] - 1:+.2%}")
     yield f"On general text {' and '.join(told)}." if told else "What it cost on general text was not measured."
+
+
+def _warnings(first: pd.Series, last: pd.Series) -> Iterator[str]:
+    if "text_loss" in last.index and (rise := last["text_loss"] / first["text_loss"] - 1) > LARGEST_RISE:
+        yield (
+            f"The loss on general text rose by {rise:.1%}; papers that compare methods allow {LARGEST_RISE:.0%} "
+            "(arXiv 2509.11816). A model that has lost its language may only look as if it had forgotten."
+        )
+    for role in ("near", "far", "retain"):
+        column = f"{role}_recall"
+        if column in last.index and last[column] < LEAST_KEPT * first[column]:
+            yield f"Recall {ROLES[role]} fell below {LEAST_KEPT:.0%} of what it was: the unlearning was not specific."
 
 
 def _ends(first: pd.Series, last: pd.Series) -> pd.DataFrame:

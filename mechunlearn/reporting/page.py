@@ -17,7 +17,6 @@ from .content import QUESTION, Content
 from .pieces import Cell
 from .words import LIMITS
 
-SCRIPTS = ("tables.js", "figures.js")
 # Inside a script element only these can end or comment out the element; as JSON escapes they mean the same.
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -33,7 +32,8 @@ def write_page(content: Content, file: Path) -> Path:
     )
     environment.filters["in_script"] = _in_script
     environment.filters["cell"] = Cell.of
-    scripts = [_script(get_plotlyjs()), *(_script(_text(name)) for name in SCRIPTS)]
+    # Tables can be used before the large script for figures is read.
+    scripts = [_script(_text("tables.js")), _script(get_plotlyjs()), _script(_text("figures.js"))]
     page = environment.get_template("report.html").render(
         content=content,
         question=QUESTION,

@@ -62,6 +62,7 @@ def blocks(content: Content) -> Iterator[Block]:
     for section in content.unlearnings:
         yield Heading(f"Unlearning: {section.name}", 2)
         yield section.headline
+        yield from _minds(section.warnings)
         yield from section.figures
         yield Table(f"Recall and disruption of {section.name}.", section.ends)
     for section in content.attacks:

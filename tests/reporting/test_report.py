@@ -145,6 +145,16 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     text = report(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was dissected" in text and "No attack was run" in text
     assert "Recall of the facts to forget from 100.0% to 1.8%" in text and "KL of 0.0491 nats" in text
+    assert "The loss on general text rose by 4.9%" in text and "not specific" not in text
+
+
+def test_unlearning_that_was_not_specific_is_warned_of(tmp_path: Path) -> None:
+    run = synthetic.write_unlearning(tmp_path)
+    frame = pd.read_parquet(run / "frame.parquet")
+    frame.loc[frame.index[-1], ["near_recall", "text_loss"]] = [0.89, 2.02]
+    frame.to_parquet(run / "frame.parquet")
+    text = report(run).read_text(encoding="utf-8")
+    assert "Recall of near facts fell below 90% of what it was" in text and "general text rose" not in text
 
 
 def test_a_layered_run_is_told_once_and_a_half_finished_one_not_at_all(tmp_path: Path) -> None:
