@@ -96,9 +96,17 @@ def _on_states(states: list[Peak]) -> str:
         return ""
     best = max(states, key=lambda peak: peak.value)
     if best.value < PART:
-        return (
+        text = (
             f"No patched state brings back more than {decimal(best.value)} of the change in any window "
-            f"({name(best.site)}{_in(best)})."
+            f"({name(best.site)}{_in(best)})"
+        )
+        everywhere = [peak for peak in states if peak.all_layers is not None and peak.all_layers >= PART]
+        if not everywhere:
+            return f"{text}."
+        most = max(everywhere, key=lambda peak: peak.all_layers or 0.0)
+        return (
+            f"{text} that leaves layers out; {name(most.site)} in all layers at once bring back "
+            f"{decimal(most.all_layers or 0.0)}: the change is spread over more layers than a window holds."
         )
     return (
         f"The answer can be put back: {amount(best.value)} of it returns ({decimal(best.value)}) when the "

@@ -89,6 +89,13 @@ def test_the_residual_stream_is_no_cause() -> None:
     assert "holds too much" in words({"residual": {(0, 0): 0.99}}).headline
 
 
+def test_a_change_that_only_all_layers_bring_back_is_told() -> None:
+    spread = words({"mlp_coefficients": {(0, 0): 0.1, (1, 1): 0.12, (0, 1): 0.9}}).headline
+    assert "more than 0.12 of the change in any window (MLP coefficients in layer 1) that leaves layers out" in spread
+    assert "all layers at once bring back 0.90" in spread
+    assert "all layers" not in words({"mlp_coefficients": {(0, 0): 0.1, (1, 1): 0.12, (0, 1): 0.2}}).headline
+
+
 def test_all_undefined() -> None:
     frame = synthetic.frame(5, undefined=5)
     verdict = Words.of(summarise(frame, draws=20), controls=GOOD, facts=FACTS)
