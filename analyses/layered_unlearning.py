@@ -44,13 +44,14 @@ LAYERED = {"stage_stop": 0.05}
 ARMS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "layered 4": LAYERED | {"folds": 4},
-    "plain, 4 stages": LAYERED | {"folds": 1, "repeat": 4},
+    "plain, 4 stages": {"folds": 1, "repeat": 4},
     "layered 2": LAYERED | {"folds": 2},
     "layered 3": LAYERED | {"folds": 3},
     "layered 4, no fold retained": LAYERED | {"folds": 4, "retain": 0.0},
     "layered 4, reversed": LAYERED | {"folds": 4, "order": (4, 3, 2, 1)},
 }
-CONTROLS = tuple(ARMS)[5:]  # of NPO alone
+# As many steps as layers take: it does not end when it has forgotten.
+ENDLESS = {"plain, 4 stages": {"stop": None}}
 RELEARN = (mu.Relearn(batch=32, subsets="one"), mu.Relearn(batch=32))
 SITES = ("everything", "mlp_keys", "value_vectors", "attention")
 TWO_WAY = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "residual", "block")
@@ -107,7 +108,8 @@ def _made(name: str, arm: str, seed: int, folder: Path, options: dict[str, Any])
     """The run of this arm: opened where it is finished."""
     method, trial = METHODS[name]
     layered = ARMS[arm]
-    return unlearn(method, replace(trial, layered=layered), seed, **COMMON | trial.options | {"run": folder} | options)
+    settings = COMMON | trial.options | ENDLESS.get(arm, {}) | {"run": folder} | options
+    return unlearn(method, replace(trial, layered=layered), seed, **settings)
 
 
 def _measured(model: Any, facts: mu.Facts) -> dict[str, float]:
