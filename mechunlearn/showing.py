@@ -35,6 +35,12 @@ def plain(table: pd.DataFrame) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
+def short(text: str, longest: int) -> str:
+    """One line of a text that may be a user's, cut where it is longer."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def _cell(value: object) -> object:
     """A value as it is read; a long text is cut."""
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
@@ -42,5 +48,5 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:.1e}"
     if isinstance(value, str):
-        return value if len(value) <= WIDTH else value[: WIDTH - 1] + "…"
+        return short(value, WIDTH)
     return value

@@ -46,7 +46,8 @@ def neuron_changes(
     if before.tokenizer is None:
         raise UserError("the model before has no tokenizer; save it with one, or pass tokenizer= to load")
     tokens = tokenize(facts, before.tokenizer, template, context=before.cfg.n_ctx)
-    vectors = {layer: (v, value_vectors(after)[layer]) for layer, v in value_vectors(before).items()}
+    moved = value_vectors(after)
+    vectors = {layer: (v, moved[layer]) for layer, v in value_vectors(before).items()}
     sums = {layer: torch.zeros(4, len(v), dtype=torch.float64, device=v.device) for layer, (v, _) in vectors.items()}
     for first in range(0, len(tokens), FACTS_AT_ONCE):
         some = tokens[first : first + FACTS_AT_ONCE].trim().to(next(before.parameters()).device)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..attacks.plots import plot_attacks, plot_curve
 from ..attacks.summary import ANY, curve, summarise
-from ..showing import plain
+from ..showing import plain, short
 from .folders import AttacksRun
 from .pieces import Figure, flat, spaced
 
@@ -90,7 +90,9 @@ def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None)
     table = _table(summary)
     words = AttackWords.of(frame, left_out)
     minds = [f"Mind: {warning}" for warning in words.warnings]
-    return "\n".join([plain(table.assign(setting=table["setting"].map(_short))), "", words.headline, *minds])
+    return "\n".join(
+        [plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])), "", words.headline, *minds]
+    )
 
 
 def _table(summary: pd.DataFrame) -> pd.DataFrame:
@@ -219,9 +221,3 @@ def _attacks(attacks: list[dict[str, Any]]) -> list[tuple[str, str]]:
         (str(one.get("attack", "attack")), ", ".join(f"{spaced(k)}: {v}" for k, v in one.items() if k != "attack"))
         for one in attacks
     ]
-
-
-def _short(text: str) -> str:
-    """One line of a setting: it may hold what a user wrote."""
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

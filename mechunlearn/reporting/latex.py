@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..runs import write_atomically
+from ..showing import short
 from .content import Content
 from .pieces import Figure
 from .static import Block, Bullets, Heading, Table, blocks, draw
 
+LONGEST = 60  # characters in a cell of a table, which does not break into lines
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "_": r"\_\allowbreak{}",
@@ -82,16 +84,10 @@ def _written(block: Block, pictures: Iterator[Path]) -> str:
 
 
 def _table(caption: str, frame: pd.DataFrame) -> str:
-    rows = frame.rename(columns=escaped).map(lambda text: escaped(_short(text)))
+    rows = frame.rename(columns=escaped).map(lambda text: escaped(short(str(text), LONGEST)))
     body = rows.to_latex(index=False, escape=False, column_format="l" * len(frame.columns)).strip()
     head = f"\\begin{{table}}[htbp]\n\\centering\\small\n\\caption{{{escaped(caption)}}}\n"
     return head + f"\\fitted{{%\n{body}}}\n\\end{{table}}"
-
-
-def _short(text: object, longest: int = 60) -> str:
-    """A cell of a table does not break into lines."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def escaped(text: object) -> str:
