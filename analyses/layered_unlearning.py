@@ -63,8 +63,8 @@ def jobs(seeds: int) -> list[str]:
     first = [f"{name}+{arm}+{{}}" for arm in list(ARMS)[:2] for name in METHODS]
     second = [f"npo+{arm}+{{}}" for arm in list(ARMS)[2:]]
     third = [f"{name}+{arm}+{{}}" for arm in list(ARMS)[2:5] for name in METHODS if name != "npo"]
-    kinds = ["twin+none+{}", *first, *second, *third]
-    return [kind.format(seed) for group in (kinds[:9], kinds[9:]) for seed in range(seeds) for kind in group]
+    groups = (["twin+none+{}", *first], second, third)
+    return [kind.format(seed) for group in groups for seed in range(seeds) for kind in group]
 
 
 def do_quickly(job: str, folder: Path) -> Tables:

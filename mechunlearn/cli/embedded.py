@@ -11,8 +11,10 @@ import typer
 from .app import SeedOption, app, organism_app
 from .inputs import show
 
-# Enough to forget the facts and to get the kept ones back, in a minute.
-DEMO = {"steps": 80, "learning_rate": 4e-4, "evaluate_every": 40}
+# Enough to forget the facts in a minute. Kept facts and general text are held by their KL divergence from the model
+# before, so firmly that the loss on general text rises by less than 3 %.
+HELD = {"retain": "kl", "retain_weight": 10.0}
+DEMO = {"steps": 100, "learning_rate": 2e-4, "batch": 16, "evaluate_every": 20, "stop": 0.05}
 EVERY = 2  # the demo asks every second fact to forget, which is plenty for narrow intervals
 
 
@@ -40,11 +42,12 @@ def demo(
 
     # The organism's matrices are too small to share out: more threads only wait for each other.
     torch.set_num_threads(1)
-    before, facts, text = load("organism"), Facts.builtin("organism"), organism_text()
+    before, facts = load("organism"), Facts.builtin("organism")
+    texts = {"text": organism_text(), "retain_text": organism_text("train")}
     shown = []
-    for method in (GradientDifference(), NPO()):
+    for method in (GradientDifference(**HELD, text_weight=5.0), NPO(**HELD, text_weight=8.0)):
         folder = out / method.name
-        make_forget(before, method, facts.forget, facts.retain, text=text, seed=seed, run=folder, **DEMO)
+        make_forget(before, method, facts.forget, facts.retain, seed=seed, run=folder, **texts, **DEMO)
         found = dissection.dissect(
             before,
             folder / "model",
