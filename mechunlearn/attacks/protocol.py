@@ -56,6 +56,20 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """In place of further attempts of a part: it went too far, and the model is no model any more.
+
+    Attributes:
+        setting, part: of the attempts that it ends.
+        why: what broke, and when.
+    """
+
+    setting: str
+    part: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Attack:
     """An attack: a frozen dataclass of its settings, with one function.
 
@@ -68,8 +82,8 @@ class Attack:
     needs_before: ClassVar[bool] = False
     on_before: ClassVar[bool] = False  # only a model that knows can tell whether it could have worked: run it there too
 
-    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        """The model again and again, in the states in which it is to be asked.
+    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt | Broken]:
+        """The model again and again, in the states in which it is to be asked; where one part breaks, others go on.
 
         Raises:
             UserError: what is given does not do for this attack.

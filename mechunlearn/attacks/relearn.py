@@ -8,7 +8,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Facts
+from ..facts import Fact, Facts, fact_of
 from .protocol import Attempt, asked
 from .relearning import Relearn
 from .result import Attacks
@@ -38,14 +38,15 @@ def relearn(
         never_knew: a model trained in the same way without the forget facts, to be attacked alike.
 
     Raises:
-        UserError: no facts to train or to ask, a fact in both, weights below float32; as `tokenize` does.
+        UserError: no facts to train or to ask, a fact in both (the same phrasing with the same answer, or the same id,
+            subject and answer), weights below float32; as `tokenize` does.
     """
     settings = settings or Relearn()
     for name, facts in (("train on", train), ("ask for", test)):
         if not len(facts):
             raise UserError(f"relearn: there are no facts to {name} in {facts!r}")
-    shown = {(fact.prompt, fact.answer) for fact in train}
-    if both := [fact.id for fact in test if (fact.prompt, fact.answer) in shown]:
+    trained = {sign for fact in train for sign in _signs(fact)}
+    if both := [fact.id for fact in test if not trained.isdisjoint(_signs(fact))]:
         raise UserError(f"relearn: {len(both)} facts are trained and asked (first: {both[0]!r}); keep them apart")
     questions = asked(test.with_items(replace(fact, role="forget") for fact in test))
     frames = []
@@ -59,3 +60,9 @@ def relearn(
     frame = pd.concat(frames, ignore_index=True)
     about = {"attacks": [describe(settings)], "train": train.hash, "test": test.hash, "seed": seed, "left_out": {}}
     return Attacks(frame, {"settings": about})
+
+
+def _signs(fact: Fact) -> set[tuple[str | None, ...]]:
+    """What tells a fact, in whatever phrasing it comes: held-out phrasings are facts of their own, with its id."""
+    phrasings = (fact.prompt, *fact.paraphrases, *fact.held_out)
+    return {(phrasing, fact.answer) for phrasing in phrasings} | {(fact_of(fact.id), fact.subject, fact.answer)}

@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..adapters import lora
-from ..errors import UserError
+from ..errors import NotFiniteError, UserError
 from ..facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
 from ..models import clone
 from ..sites import resolve
 from ..training import Phase, Settings, Trainer, borrowed
-from .protocol import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Broken, Given, asked
 
 DATA = ("folds", "near", "far", "text")
 FORMS = ("text", "choice")
@@ -101,16 +101,19 @@ class Relearn(Attack):
             return f"{OPTIONS - 1} distractors of every fact that it trains on"
         return None
 
-    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
+    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt | Broken]:
         near = asked(given.retain.where(role="near"))
         for part, train, test in self.partings(given):
-            # The order of batches follows from the data: the same for every model that is attacked.
-            for step, state in self.learn(
-                model, train, given.seed, f"{self.label}: {part}" if given.progress else None
-            ):
-                last = step == self.epochs
-                questions = test.with_items([*test, *near]) if last else test
-                yield Attempt(state, questions, self.label, part, step)
+            told = f"{self.label}: {part}" if given.progress else None
+            step = 0
+            try:
+                # The order of batches follows from the data: the same for every model that is attacked.
+                for step, state in self.learn(model, train, given.seed, told):
+                    last = step == self.epochs
+                    questions = test.with_items([*test, *near]) if last else test
+                    yield Attempt(state, questions, self.label, part, step)
+            except NotFiniteError as error:
+                yield Broken(self.label, part, f"in epoch {step + 1} {error}")
 
     def partings(self, given: Given) -> Iterator[tuple[str, Facts | tuple[str, ...], Facts]]:
         """(what is trained in words, what is trained on, the questions asked) for every part of the attack."""

@@ -25,7 +25,8 @@ class Attacks:
             are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
             unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `role`, `fold`,
             `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `helped` (by what an
-            attacker need not have: the model before, or the beginning of the answer).
+            attacker need not have: the model before, or the beginning of the answer), `broke` (why no later step of
+            this part could be asked: the attack went too far; "" where nothing broke).
         about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they
             lacked.
     """

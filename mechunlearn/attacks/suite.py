@@ -23,7 +23,7 @@ from .directions import AblateDirection, Steer
 from .interpolating import Interpolate
 from .noising import Noise
 from .prompting import Prompts
-from .protocol import Attack, Attempt, Given, asked
+from .protocol import Attack, Attempt, Broken, Given, asked
 from .quantising import Quantise
 from .relearning import Relearn
 from .result import Attacks
@@ -93,9 +93,9 @@ def attack(
         progress: show progress bars.
 
     Raises:
-        UserError: no forget facts, an unknown attack, models that do not match, an attack of the list that lacks what
-            it needs. Of a named suite such attacks are left out, with a warning and in `about["settings"]["left_out"]`;
-            it is an error where nothing is left.
+        UserError: no forget facts, text that is one string, an unknown attack, models that do not match, an attack of
+            the list that lacks what it needs. Of a named suite such attacks are left out, with a warning and in
+            `about["settings"]["left_out"]`; it is an error where nothing is left.
     """
     if not len(facts.forget):
         raise UserError(f'{facts.name}: no facts to ask for; give those that were to be forgotten the role "forget"')
@@ -103,6 +103,8 @@ def attack(
     for name in ("before", "never-knew"):
         if (other := models[name]) is not None:
             _match(name, other, model)
+    if isinstance(text, str):
+        raise UserError("text must be a list of passages, not one string: text=[…]")
     given = Given(facts.forget, facts.retain, tuple(text or ()), before, seed, progress)
     chosen, left_out = choose(suite, given)
     settings = {
@@ -206,15 +208,20 @@ def _unattacked(models: Mapping[str, TransformerBridge], facts: Facts, batch_siz
 
 
 def _attempted(one: Attack, name: str, model: TransformerBridge, given: Given, batch_size: int) -> list[pd.DataFrame]:
-    """What is answered at every attempt, up to one that breaks the model: that attack went too far, others go on."""
+    """What is answered at every attempt. One that breaks the model ends its part, and the rows before it say why."""
     rows: list[pd.DataFrame] = []
-    try:
-        for found in one.attempts(model, given):
-            rows.append(ask(found, batch_size, one.name, name))  # noqa: PERF401 - what is there stays if one fails
-    except NotFiniteError as error:
-        if not rows:
-            raise
-        log.warning("attack %s on %s ended after %d attempts: %s", label(one), name, len(rows), error)
+    for found in one.attempts(model, given):
+        broken = found if isinstance(found, Broken) else None
+        if isinstance(found, Attempt):
+            try:
+                rows.append(ask(found, batch_size, one.name, name))
+            except NotFiniteError as error:
+                broken = Broken(found.setting, found.part, f"at step {found.step} {error}")
+        if broken is not None:
+            if not rows:  # not the attack: the model was broken before
+                raise NotFiniteError(f"attack {label(one)} on {name}: {broken.why}")
+            log.warning("attack %s on %s, %s: ended early; %s", label(one), name, broken.part, broken.why)
+            rows[-1]["broke"] = broken.why
     return rows
 
 
@@ -240,6 +247,7 @@ def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFram
             "correct": scores.correct.numpy(),
             "probability": scores.mean_logprob.double().exp().numpy(),
             "helped": attempt.given_tokens > 0,
+            "broke": "",
         }
     )
 

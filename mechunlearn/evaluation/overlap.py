@@ -22,12 +22,13 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 def bleu(text: str, reference: str) -> float:
-    """BLEU of one text; 1 = unchanged, 0 = no word in common.
+    """BLEU of one text; 1 = unchanged, near 0 = nothing in common.
 
     Not symmetric: `reference` is what was said before, and a shorter `text` pays the brevity penalty. The
     behaviour test of arXiv 2410.06606 builds on code that passes the two the other way round, which rewards
-    answers for getting shorter. Orders longer than the text do not count, so that one equal word gives 1. Where a
-    text is empty, 1 if both are, else 0. Source: Papineni et al. (2002), by sacrebleu (exponential smoothing,
+    answers for getting shorter. Orders longer than the text do not count, so that one equal word gives 1. Short
+    answers get more than their words earn: a full stop counts as a word, and smoothing lifts what is left, so that
+    "Foo." against "Bar." has 0.5; `rouge_l` gives 0. Where a text is empty, 1 if both are, else 0. Source: Papineni et al. (2002), by sacrebleu (exponential smoothing,
     its own tokens, 0 to 1 in place of 0 to 100).
     """
     if not (text.strip() and reference.strip()):

@@ -132,8 +132,10 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
     `fact_ids` are the numbers of the texts.
 
     Raises:
-        UserError: no text, or a text of fewer than two tokens.
+        UserError: no text, one string in place of a list, or a text of fewer than two tokens.
     """
+    if isinstance(texts, str):
+        raise UserError("texts must be a list of passages, not one string: [text]")
     if not texts:
         raise UserError("there is no text to tokenise")
     start = start_tokens(tokenizer, None)

@@ -38,6 +38,7 @@ class AttackWords:
                 *_anchor(summary),
                 *(_with_before(best, summary) if everyone else []),
                 *_not_understood(summary),
+                *_ended_early(frame),
                 *_not_tested(left_out or {}),
             ),
         )
@@ -193,6 +194,15 @@ def _not_understood(summary: pd.DataFrame) -> list[str]:
         f"Under some prompts the model before itself answers less than {KNOWS:.0%} of the facts, so that silence "
         f"under them says nothing: {listed}."
     ]
+
+
+def _ended_early(frame: pd.DataFrame) -> list[str]:
+    """Attacks that broke a model: what they could have brought back later is not known."""
+    ends = frame[frame["broke"] != ""].drop_duplicates(["attack", "setting", "part", "model"])
+    listed = [
+        f"{_named(row)}, {row['part']}, on the model {row['model']}: {row['broke']}" for _, row in ends.iterrows()
+    ]
+    return [f"Ended early, so that later steps were not asked: {'; '.join(listed)}."] if listed else []
 
 
 def _not_tested(left_out: Mapping[str, str]) -> list[str]:

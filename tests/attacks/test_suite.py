@@ -12,10 +12,10 @@ import torch
 from mechunlearn.attacks import ATTACKS, SUITES, Attacks, Noise, Prompts, Quantise, Relearn, attack, suite
 from mechunlearn.attacks.protocol import Attack, Attempt, Given, asked
 from mechunlearn.attacks.suite import choose, describe, label
-from mechunlearn.errors import UserError
+from mechunlearn.errors import NotFiniteError, UserError
 from mechunlearn.evaluation import recall
 from mechunlearn.facts import Fact, Facts, tokenize
-from mechunlearn.models import fingerprint, hf, load
+from mechunlearn.models import clone, fingerprint, hf, load
 from mechunlearn.runs import read_run
 
 from ..architectures import tiny
@@ -101,6 +101,48 @@ def test_tokens_given_away_are_not_scored(count):
 def test_more_tokens_given_away_than_any_answer_has():
     with pytest.raises(UserError, match="no answer is longer than the 3 tokens"):
         attack(toy(), [GiveAway(count=3)], facts=make_facts(2), progress=False)
+
+
+def test_a_part_that_breaks_the_model_ends_alone_and_says_so(tmp_path, caplog):
+    rough = Relearn(learning_rate=1e30, optimizer="sgd", epochs=2, batch=4)
+    found = attack(toy(), [rough], facts=make_facts(), never_knew=toy(seed=1), progress=False, run=tmp_path).frame
+    tried = found[found["attack"] == "relearn"]
+    assert set(tried["step"]) == {0} and tried["part"].nunique() == 4  # no fold is spared because of another
+    for model, rows in tried.groupby("model"):
+        assert sorted(rows["fact"].unique()) == sorted(fact.id for fact in make_facts())
+        assert rows["broke"].str.contains("in epoch 1 ").all()
+        assert f"relearn (optimizer=sgd, learning_rate=1e+30, epochs=2, batch=4) on {model}, folds 0+1+2" in caplog.text
+    assert (found.loc[found["attack"] == "none", "broke"] == "").all()
+    pd.testing.assert_frame_equal(Attacks.load(tmp_path).frame, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shatter(Attack):
+    parts: str = "right broken right"
+    name = "shatter"
+    source = "a test"
+
+    def attempts(self, model, given: Given):
+        for number, part in enumerate(self.parts.split()):
+            copied = clone(model)
+            if part == "broken":
+                next(copied.parameters()).data.fill_(torch.nan)
+            yield Attempt(copied, asked(given.forget.where(fold=number)), part=str(number))
+
+
+def test_a_model_that_gives_no_numbers_ends_its_part_alone():
+    found = attack(toy(), [Shatter()], facts=make_facts(), progress=False).frame
+    tried = found[found["attack"] == "shatter"]
+    assert tried.groupby("part")["fold"].unique().map(list).to_dict() == {"0": [0], "2": [2]}
+    assert tried.loc[tried["part"] == "0", "broke"].str.startswith("at step 0 ").all()
+    assert (tried.loc[tried["part"] == "2", "broke"] == "").all()
+    with pytest.raises(NotFiniteError, match="attack shatter .* on after: at step 0"):
+        attack(toy(), [Shatter(parts="broken right")], facts=make_facts(), progress=False)
+
+
+def test_one_string_is_no_general_text():
+    with pytest.raises(UserError, match="text must be a list of passages"):
+        attack(toy(), "quick", facts=make_facts(), text="the house of anna", progress=False)
 
 
 def test_a_finished_run_is_opened_and_computes_nothing(tmp_path, monkeypatch, whole):

@@ -22,7 +22,7 @@ def rows(attack: str, setting: str, part: str, step: int, model: str, values: di
         {
             "attack": attack, "setting": setting, "part": part, "step": step, "model": model, "fact": fact,
             "question": f"{fact}#h{number}", "role": "forget", "fold": 0, "correct": value, "probability": 1 - value,
-            "helped": False,
+            "helped": False, "broke": "",
         }
         | changed
         for fact, found in values.items()

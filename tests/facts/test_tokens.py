@@ -273,5 +273,7 @@ def test_general_text_is_cut_into_rows_that_give_it_back(text):
 def test_text_with_nothing_to_predict_is_refused():
     with pytest.raises(UserError, match="no text"):
         tokenize_texts([], byte_level())
+    with pytest.raises(UserError, match="a list of passages, not one string"):
+        tokenize_texts("a text", byte_level())
     with pytest.raises(UserError, match="text 1 has fewer than two tokens"):
         tokenize_texts(["The capital of France", "a"], byte_level())

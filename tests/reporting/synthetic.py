@@ -251,7 +251,7 @@ def attack_frame(
     names = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", "correct", "probability"]
     table = pd.DataFrame(rows, columns=names)
     return table[twin | (table["model"] != "never-knew")].assign(
-        helped=lambda found: found["attack"].isin(needing_before)
+        helped=lambda found: found["attack"].isin(needing_before), broke=""
     )
 
 

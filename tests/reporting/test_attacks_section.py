@@ -64,6 +64,15 @@ def test_prompts_that_the_model_before_does_not_follow_are_named() -> None:
     assert not words({PROMPT: (0.1, 0.1)}, before=0.5).warnings
 
 
+def test_attacks_that_went_too_far_are_named() -> None:
+    frame = synthetic.attack_frame({RELEARN: (0.6, 0.1), PROMPT: (0.2, 0.3)})
+    ends = (frame["attack"] == "relearn") & (frame["model"] == "after") & (frame["step"] == frame["step"].max())
+    frame.loc[ends, "broke"] = "in epoch 7 the loss is nan"
+    [warning] = AttackWords.of(frame).warnings
+    assert warning.startswith("Ended early") and "on the model after: in epoch 7 the loss is nan" in warning
+    assert warning.count("epoch 7") == 1
+
+
 def test_where_every_attack_needs_the_model_before() -> None:
     said = words({STEER: (0.4, 0.1)})
     assert "all of which use the model before" in said.headline and "40.0%" in said.headline and not said.warnings
