@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from studies import RESULTS, Tables, interval, paired
+from studies import RESULTS, Tables, over_seeds, paired
 
 NAMES = {
     "repselect": "CIR, soft collapse",
@@ -37,7 +37,7 @@ def write(tables: Tables, missing: int) -> None:
     parts = [INTRODUCTION]
     if missing:
         parts.append(f"**In progress**, runs still to come: {missing}; *seeds* says how many there are.\n")
-    parts.append(f"The twin that never knew, attacked alike: {interval(twin.groupby('seed')['value'].mean(), 3)}.\n")
+    parts.append(f"The twin that never knew, attacked alike: {over_seeds(twin.groupby('seed')['value'].mean(), 3)}.\n")
     _pictures(at_budget, float(twin["value"].mean()))
     parts.append("![Recall before and after the attack](cir_robustness.png)\n")
     for budget, title in BUDGETS.items():
@@ -70,13 +70,13 @@ def _table(runs: pd.DataFrame) -> str:
             {
                 "method": NAMES[str(name)],
                 "seeds": len(part),
-                "forget, before the attack": interval(part["unattacked"]),
-                "after it, worst": interval(part["value"]),
-                "last epoch": interval(part["last"]),
-                "regained": interval(part["regained"]),
-                "near": interval(part["near_recall"]),
-                "text KL": interval(part["text_text_kl"], 4),
-                "seconds a fact": interval(part["each"], 2),
+                "forget, before the attack": over_seeds(part["unattacked"]),
+                "after it, worst": over_seeds(part["value"]),
+                "last epoch": over_seeds(part["last"]),
+                "regained": over_seeds(part["regained"]),
+                "near": over_seeds(part["near_recall"]),
+                "text KL": over_seeds(part["text_text_kl"], 4),
+                "seconds a fact": over_seeds(part["each"], 2),
                 "order": part["value"].mean(),
             }
         )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from studies import RESULTS, Tables, interval
+from studies import RESULTS, Tables, over_seeds
 
 METHODS = {"gradient_difference": "gradient difference", "npo": "NPO", "dpo": "DPO", "rmu": "RMU"}
 PAPER = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 PARAMETERS = ("value_vectors", "mlp_keys", "attention_qk", "attention_ov", "block", "embedding", "unembedding")
 LAYERS = 6
-LATE = (LAYERS - 1) / 2
 
 
 def write(tables: Tables, missing: int) -> None:
@@ -54,13 +53,16 @@ def _family(recovery: pd.DataFrame, family: str) -> pd.DataFrame:
 
 def _claims(recovery: pd.DataFrame) -> str:
     sliding = _family(recovery, "sliding")
-    late = sliding[sliding["centre"] >= LATE]
+    upper = sliding[sliding["first_layer"] >= LAYERS / 2]
     claims = {
         "value vectors, largest absolute recovery (published: about 0)": (
             sliding[sliding["site"] == "value_vectors"].assign(score=lambda rows: rows["mean_of_ratios"].abs())
         ),
-        "coefficients, best late window (published: high)": (
-            late[late["site"] == "mlp_coefficients"].assign(score=lambda rows: rows["mean_of_ratios"])
+        "coefficients, best window (published: high, in late layers)": (
+            sliding[sliding["site"] == "mlp_coefficients"].assign(score=lambda rows: rows["mean_of_ratios"])
+        ),
+        "coefficients, upper half alone (layers 3–5)": (
+            upper[upper["site"] == "mlp_coefficients"].assign(score=lambda rows: rows["mean_of_ratios"])
         ),
         "attention, best window": (
             sliding[sliding["site"] == "attention_output"].assign(score=lambda rows: rows["mean_of_ratios"])
@@ -72,7 +74,7 @@ def _claims(recovery: pd.DataFrame) -> str:
     rows = []
     for claim, chosen in claims.items():
         best = chosen.groupby(["method", "seed"])["score"].max()
-        rows.append({"": claim} | {METHODS[name]: interval(best[name]) for name in METHODS if name in best})
+        rows.append({"": claim} | {METHODS[name]: over_seeds(best[name]) for name in METHODS if name in best})
     return pd.DataFrame(rows).to_markdown(index=False)
 
 
@@ -82,14 +84,16 @@ def _whole(recovery: pd.DataFrame) -> str:
     rows = []
     for site in dict.fromkeys([*PAPER[:3], *PARAMETERS]):
         part = chosen[chosen["site"] == site].set_index("method")["mean_of_ratios"]
-        rows.append({"site": f"`{site}`"} | {METHODS[name]: interval(part[[name]]) for name in METHODS if name in part})
+        rows.append(
+            {"site": f"`{site}`"} | {METHODS[name]: over_seeds(part[[name]]) for name in METHODS if name in part}
+        )
     return pd.DataFrame(rows).to_markdown(index=False)
 
 
 def _behaviour(behaviour: pd.DataFrame) -> str:
     shown = behaviour[~behaviour["measure"].isin(["answer_logprob"])]
     keys = ["role", "measure"]
-    table = shown.groupby([*keys, "method"], sort=False)["value"].apply(lambda values: interval(values, 3)).unstack()
+    table = shown.groupby([*keys, "method"], sort=False)["value"].apply(lambda values: over_seeds(values, 3)).unstack()
     table = table.loc[list(dict.fromkeys(zip(shown["role"], shown["measure"], strict=True)))]
     return (
         table[[name for name in METHODS if name in table]]
@@ -100,41 +104,45 @@ def _behaviour(behaviour: pd.DataFrame) -> str:
 
 
 def _relearning(recovery: pd.DataFrame, relearning: pd.DataFrame) -> str:
-    """Over layers: rank correlation of a layer's recovery with how far relearning moves its MLP and attention."""
+    """Over layers: rank correlation of a layer's recovery with how far relearning moves it beyond the twin's."""
     rows = []
-    single = _family(recovery, "single")
+    single, twin = _family(recovery, "single"), relearning[relearning["method"] == "never_knew"]
     for name, title in (METHODS | {"never_knew": "the twin that never knew"}).items():
         mine = relearning[relearning["method"] == name]
         if mine.empty:
             continue
         row = {"method": title}
         recalls = mine.drop_duplicates("seed")
-        row["recall of fold 3, before"] = interval(recalls["recall_start"])
-        row["after"] = interval(recalls["recall_end"])
+        row["recall of fold 3, before"] = over_seeds(recalls["recall_start"])
+        row["after"] = over_seeds(recalls["recall_end"])
+        moved = mine[mine["layer"] >= 0].groupby(["seed", "layer"])["relative_change"].mean().unstack()
+        row["layer that moves most"] = ", ".join(map(str, moved.idxmax(axis=1)))
+        row["by (relative change)"] = over_seeds(moved.max(axis=1), 3)
         rows.append(row)
         if name not in METHODS:
             continue
+        best = single[(single["method"] == name) & (single["site"] == "mlp_coefficients")]
+        best = best.pivot_table(index="seed", columns="first_layer", values="mean_of_ratios")
+        row["layer that restores most"] = ", ".join(map(str, best.idxmax(axis=1)))
         for site, role in (
             ("mlp_coefficients", "mlp_keys"),
             ("mlp_coefficients", "value_vectors"),
             ("attention_output", "attention_ov"),
         ):
-            row[f"`{site}` × movement of {role}"] = interval(_ranks(single, mine, name, site, role))
-        moved = mine[mine["layer"] >= 0].groupby(["seed", "layer"])["relative_change"].mean().unstack()
-        row["layer that moves most"] = ", ".join(map(str, moved.idxmax(axis=1)))
-        best = single[(single["method"] == name) & (single["site"] == "mlp_coefficients")]
-        best = best.pivot_table(index="seed", columns="first_layer", values="mean_of_ratios")
-        row["layer that restores most"] = ", ".join(map(str, best.idxmax(axis=1)))
+            row[f"`{site}` × movement of {role}"] = over_seeds(_ranks(single[single["site"] == site], mine, twin, role))
     return pd.DataFrame(rows).fillna("").to_markdown(index=False)
 
 
-def _ranks(single: pd.DataFrame, moved: pd.DataFrame, name: str, site: str, role: str) -> list[float]:
+def _ranks(single: pd.DataFrame, mine: pd.DataFrame, twin: pd.DataFrame, role: str) -> list[float]:
     found = []
-    for seed in sorted(moved["seed"].unique()):
-        restored = single[(single["method"] == name) & (single["seed"] == seed) & (single["site"] == site)]
+    for seed in sorted(mine["seed"].unique()):
+        restored = single[(single["method"] == mine["method"].iloc[0]) & (single["seed"] == seed)]
         restored = restored.set_index("first_layer")["mean_of_ratios"]
-        change = moved[(moved["seed"] == seed) & (moved["role"] == role)].set_index("layer")["relative_change"]
-        found.append(restored.corr(change.reindex(restored.index), method="spearman"))
+        changes = [
+            rows[(rows["seed"] == seed) & (rows["role"] == role)].set_index("layer")["relative_change"]
+            for rows in (mine, twin)
+        ]
+        found.append(restored.corr((changes[0] - changes[1]).reindex(restored.index), method="spearman"))
     return found
 
 
@@ -182,36 +190,39 @@ INTRODUCTION = """# Where fine-tuning unlearning acts
 arXiv 2410.06606 patches activations of the model before into the model after unlearning, and restores its value
 vectors. Here four methods unlearn the organism's domain (100 steps, no budget: as in the paper, forgetting is what
 counts). Recovery is the paper's score (1 − MSE of patched to before / MSE of after to before; mean over facts), before
-→ after, windows of five layers of six. Mean over seeds [95 % bootstrap interval over seeds]; bars in pictures: their
-range.
+→ after, windows of five layers of six. Mean over three seeds [smallest, largest]; bars in pictures: the same.
 """
 WHOLE = """All layers at once (embeddings: the one there is). Restoring a parameter site in every layer is the control
 that the paper does not have: it tells how much of the change lies in those weights together.
 """
 BEHAVIOUR = """Every eighth forget and near, every sixteenth far fact, in phrasings never trained. ROUGE-L and BLEU are
-of what the model writes against what the model before wrote (1: unchanged).
+of what the model writes against what the model before wrote (1: unchanged; answers are short, and a full stop that both
+have is enough for some BLEU).
 """
 RELEARNING = """Relearning: four epochs of AdamW on half the facts of folds 0–2, all blocks trained; then fold 3 is
-asked. Rank correlation over the six layers between recovery from that layer alone and how far relearning moves its
-weights (relative change).
+asked. Rank correlation over the six layers between recovery from that layer alone and how much further relearning
+moves its weights (relative change) than it moves the twin's.
 """
 READING = """## Reading
 
-- **The paper's picture holds for gradient difference and NPO**: value vectors bring nothing back (0.02 and 0.03 at
-  most), coefficients in late windows 0.83 and 0.86, with attention 0.94. DPO, which changes predictions least, falls
-  short of it (0.58, 0.84).
+- **The paper's picture holds for gradient difference and NPO**: value vectors bring nothing back (0.06 in any window
+  and seed), coefficients 0.83 and 0.86 in their best window, with attention 0.94. But the best windows hold five of
+  six layers; the upper half alone restores 0.58 and 0.70, so that in a model as shallow as this "late" says little.
+  DPO, which changes predictions least, falls short (0.58, with attention 0.84).
 - **It is not evidence that the value vectors were spared.** No parameter site alone brings much back (keys 0.14 to
   0.21, attention's value and output 0.04 to 0.21, all layers at once), all of a block's weights together 0.93 to
   0.98: the change is spread, and a part of it undone is not a part of the knowledge back.
-- **RMU is the counter-example.** It trains value vectors alone, so restoring them gives 1.00; and patching
-  coefficients above them still gives 0.91. High recovery from coefficients says that what lies above can use them,
-  not that they are what unlearning changed.
-- **Behaviour**: near and far recall stays above 95 %, yet what NPO and DPO write about these facts changes (ROUGE-L
-  0.6 to 0.8 against the model before): recall alone hides a cost.
-- **The layer that restores most is not the one that relearning moves most.** Relearning moves block 1 most in every
-  run; coefficients of the last block restore most after gradient difference and NPO, and over layers the two are
-  correlated negatively. Only for RMU, whose change lies in blocks 0 to 2, do they go together. Recovery does not
-  locate what an attack will move.
+- **RMU is the counter-example.** It trains value vectors of blocks 0 to 2 alone, so restoring them gives 1.00; and
+  patching coefficients of blocks 3 to 5, in which no weight has changed, still gives 0.64, about as much as for the
+  other methods. High recovery from coefficients says that what lies above can use them, not that they are what
+  unlearning changed.
+- **Behaviour**: near and far recall stays at 93 % or more in every run, yet what NPO and DPO write about these facts
+  changes (ROUGE-L 0.6 to 0.8 against the model before): recall alone hides a cost.
+- **What restores most does not tell what moves most in relearning, nor does anything else here.** Relearning moves
+  block 1 most, in every run and as far (0.05) in the twin that has nothing to recover: that is what fine-tuning does.
+  How much further a layer moves than in the twin is uncorrelated, or weakly and in either direction, with how much it
+  restores (−0.4 to 0.5 in the mean, six layers); the one firm figure, −0.77 for RMU's value vectors, says that the
+  blocks that it changed are moved back least.
 - **What relearning brings back is not what patching ranks.** After relearning half of three folds, RMU gives back
   0.94 of the fourth, NPO 0.49 and gradient difference 0.41, DPO 0.11; the twin, trained alike, reaches 0.06.
   Coefficients and attention, patched, restore 0.84 or more of all four: what a patch can put back, an attack need not

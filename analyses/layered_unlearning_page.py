@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from studies import RESULTS, Tables, interval
+from studies import RESULTS, Tables, over_seeds
 
 METHODS = {
     "npo": "NPO + KL",
@@ -75,13 +75,13 @@ def _summary(runs: pd.DataFrame, matrix: pd.DataFrame) -> str:
                 "method": METHODS.get(str(name), "twin, never knew"),
                 "arm": arm,
                 "seeds": len(part),
-                "forget recall": interval(part["forget_recall"]),
-                "near": interval(part["near_recall"]),
-                "text KL": interval(part["text_text_kl"], 3),
-                "relearn one fold, ask earlier ones": interval(earlier.groupby("seed")["worst"].mean()),
-                "ask later ones": interval(later.groupby("seed")["worst"].mean()),
-                "relearn three, ask the fourth": interval(whole.groupby("seed")["worst"].mean()),
-                "last epoch": interval(whole.groupby("seed")["last"].mean()),
+                "forget recall": over_seeds(part["forget_recall"]),
+                "near": over_seeds(part["near_recall"]),
+                "text KL": over_seeds(part["text_text_kl"], 3),
+                "relearn one fold, ask earlier ones": over_seeds(earlier.groupby("seed")["worst"].mean()),
+                "ask later ones": over_seeds(later.groupby("seed")["worst"].mean()),
+                "relearn three, ask the fourth": over_seeds(whole.groupby("seed")["worst"].mean()),
+                "last epoch": over_seeds(whole.groupby("seed")["last"].mean()),
                 "order": (
                     list(METHODS).index(str(name)) if name in METHODS else -1,
                     ARMS.index(arm) if arm in ARMS else 0,
@@ -99,7 +99,7 @@ def _place(name: object, names: Iterable[str]) -> int:
 def _cells(matrix: pd.DataFrame) -> str:
     """Rows: arm and fold relearned; columns: fold asked."""
     one = matrix[matrix["trained"].isin(list(SINGLE))]
-    table = one.groupby(["arm", "trained", "fold"])["worst"].apply(interval).unstack().fillna("")
+    table = one.groupby(["arm", "trained", "fold"])["worst"].apply(over_seeds).unstack().fillna("")
     table = table.loc[[arm for arm in ARMS if arm in table.index.get_level_values(0)]]
     table.columns = [f"fold {fold} asked" for fold in table.columns]
     return table.reset_index().rename(columns={"trained": "relearned"}).to_markdown(index=False)
@@ -111,7 +111,7 @@ def _restored(restored: pd.DataFrame) -> str:
     rest = restored[(restored["stage"] > 0) & (restored["site"] == "everything")]
     rise = rest.set_index(["method", "arm", "seed", "fold", "stage"])["recall"]
     rise = rise - end.reindex(rise.reset_index("stage", drop=True).index).to_numpy()
-    table = rise.groupby(["method", "arm", "stage", "fold"]).apply(interval).unstack()
+    table = rise.groupby(["method", "arm", "stage", "fold"]).apply(over_seeds).unstack()
     table.columns = [f"fold {fold}" for fold in table.columns]
     table = table.reset_index()
     return table.assign(method=table["method"].map(METHODS)).to_markdown(index=False)
@@ -119,10 +119,10 @@ def _restored(restored: pd.DataFrame) -> str:
 
 def _two_way(table: pd.DataFrame) -> str:
     whole = table[(table["first_layer"] <= 0) & (table["last_layer"] >= 5)]
-    found = whole.groupby(["method", "site"], observed=True)["ratio_of_means"].apply(interval).unstack()
+    found = whole.groupby(["method", "site"], observed=True)["ratio_of_means"].apply(over_seeds).unstack()
     recalls = table.groupby(["method", "seed"])[["recall_plain", "recall_layered"]].first().groupby("method")
     for column in ("recall_layered", "recall_plain"):
-        found.insert(0, column.replace("_", ", "), recalls[column].apply(interval))
+        found.insert(0, column.replace("_", ", "), recalls[column].apply(over_seeds))
     return found.rename(index=METHODS).reset_index().to_markdown(index=False)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
-
-from mechunlearn.evaluation import bootstrap_interval
+from studies import over_seeds
 
 MEASURES = {
     "forget_recall": "forget",
@@ -31,7 +30,7 @@ def write(runs: pd.DataFrame, why: dict[str, str], folder: Path) -> None:
     rows = []
     for name, part in chosen.assign(reached=asked).groupby("method", sort=False):
         row = {"method": f"`{name}`", "reached": f"{part['reached'].sum()} of {len(part)}"}
-        row |= {title: _interval(part[column]) for column, title in MEASURES.items()}
+        row |= {title: _cell(part[column]) for column, title in MEASURES.items()}
         rows.append(row | {"mean": part["forget_recall"].mean()})
     table = pd.DataFrame(rows).sort_values("mean").drop(columns="mean")
     settings = chosen.drop_duplicates("method")[["method", "settings", "stopped"]]
@@ -49,10 +48,8 @@ def write(runs: pd.DataFrame, why: dict[str, str], folder: Path) -> None:
     )
 
 
-def _interval(values: pd.Series) -> str:
-    low, high = bootstrap_interval(values.to_numpy(), seed=0) if len(values) > 1 else (values.iloc[0],) * 2
-    digits = 0 if values.name == "seconds" else 4 if str(values.name).endswith("kl") else 3
-    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _cell(values: pd.Series) -> str:
+    return over_seeds(values, 0 if values.name == "seconds" else 4 if str(values.name).endswith("kl") else 3)
 
 
 def _picture(chosen: pd.DataFrame) -> go.Figure:
@@ -87,7 +84,7 @@ The embedded organism, forget set `domain` (320 facts of alchemy), 16 rows of ea
 falling rate where the method does not set its own step. Budget: KL at most 0.01 nats a token on held-out general text,
 recall on near facts at least 90 %. A run ends at 5 % recall on the forget facts, at its budget (after three halvings of
 the step size), or after its steps. Recall is on the two phrasings never trained; n = 640 forget, 480 near and
-1,280 far rows. Mean over seeds with a 95 % bootstrap interval over seeds. Seconds: one thread of a shared machine,
+1,280 far rows. Mean over three seeds [smallest, largest]. Seconds: one thread of a shared machine,
 evaluations included.
 
 *General text* leaves out passages that speak of the domain itself ("The raw matter of Vatethil is mercurine."); the

@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import plotly.express as px
 from plotly.graph_objects import Figure
+from studies import RESULTS, over_seeds
 
 import mechunlearn as mu
-from mechunlearn.evaluation import bootstrap_interval
 
-RESULTS = Path(__file__).parent / "results"
 SITES = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 METHODS = {"gradient difference": mu.GradientDifference(), "NPO": mu.NPO(), "DPO": mu.DPO()}
 WINDOWS = "sliding:5,all"
@@ -32,7 +30,11 @@ CLAIMS = {
         "widest",
         0.1,
     ),
-    "coefficients: best late window (published: high in late layers; asked: ≥ 0.6)": ("mlp_coefficients", "late", 0.6),
+    "coefficients: best window centred in the upper half (published: high in late layers; asked: ≥ 0.6)": (
+        "mlp_coefficients",
+        "late",
+        0.6,
+    ),
     "coefficients with attention: peak (published: above 0.9; asked: ≥ 0.85)": (SITES[2], "peak", 0.85),
 }
 
@@ -82,7 +84,7 @@ def write(scores: pd.DataFrame, trainings: pd.DataFrame, forget: str, n_layers: 
         f"# The published picture, forget set `{forget}`",
         "",
         f"Knowledge Recovery Score (mean over facts, windows `sliding(5)` of {n_layers} layers), before → after, on",
-        "the facts of the forget set in phrasings that training showed. Intervals: 95 %, bootstrap over seeds.",
+        "the facts of the forget set in phrasings that training showed. Mean over three seeds [smallest, largest].",
         "",
         f"![Recovery by window]({stem}.png)",
         "",
@@ -112,10 +114,9 @@ def claim(scores: pd.DataFrame, n_layers: int, site: str, what: str, asked: floa
     best = rows.assign(score=score).groupby(["method", "seed"], sort=False)["score"].max()
     found = []
     for method, values in best.groupby("method", sort=False):
-        low, high = bootstrap_interval(values.to_numpy())
         holds = values.max() <= asked if what == "widest" else values.min() >= asked
         mark = "yes, every seed" if holds else f"{_kept(values, asked, what)} of {len(values)} seeds"
-        found.append({"method": method, "text": f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}] ({mark})"})
+        found.append({"method": method, "text": f"{over_seeds(values)} ({mark})"})
     return pd.DataFrame(found)
 
 

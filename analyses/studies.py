@@ -1,7 +1,8 @@
 """How the long studies run: jobs in worker processes, each kept when finished; tables and pages from what is kept.
 
-A job is known by its name. Jobs whose rows the repository's results hold are not done again, nor are those that are
-finished in the run folder: a study can be stopped at any moment, and its page written from what there is (`--page`).
+A job is known by its name alone. Jobs whose rows the repository's results hold are not done again, nor are those that
+are finished in the run folder: a study can be stopped at any moment, and its page written from what there is
+(`--page`). So whoever changes what a job does gives it another name, or takes its rows out of both.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mechunlearn.evaluation import bootstrap_interval
 from mechunlearn.runs import RunFolder, write_frame
 
 RESULTS = Path(__file__).parent / "results"
@@ -89,13 +89,24 @@ def run_jobs(
 def _done(
     jobs: Sequence[str], do: Callable[[str, Path], Tables], out: Path, workers: int
 ) -> Iterator[tuple[str, Tables]]:
-    """Every job with its tables, as they are finished; one worker is this process itself."""
+    """Every job with its tables, as they are finished; one worker is this process itself.
+
+    A job that fails does not keep the others from being done and kept; the first failure is raised behind the last.
+    """
     if workers == 1:
         yield from ((job, do(job, out / "jobs" / job)) for job in jobs)
         return
+    failed: list[BaseException] = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
         running = {pool.submit(do, job, out / "jobs" / job): job for job in jobs}
-        yield from ((running[future], future.result()) for future in as_completed(running))
+        for future in as_completed(running):
+            if (error := future.exception()) is None:
+                yield running[future], future.result()
+            else:
+                error.add_note(f"in the job {running[future]}")
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def collect(jobs: Sequence[str], out: Path, stem: str, held: bool = True) -> Tables:
@@ -121,24 +132,30 @@ def read(stem: str) -> Tables:
 
 
 def write(tables: Mapping[str, pd.DataFrame], stem: str) -> None:
-    """Keep the tables beside the page."""
+    """Keep the tables beside the page; rows of jobs that were not asked for now stay."""
+    known = read(stem)
     for name, table in tables.items():
-        write_frame(RESULTS / f"{stem}_{name}.parquet", table)
+        others = [rows[~rows["job"].isin(table["job"])] for rows in [known.get(name)] if rows is not None]
+        write_frame(RESULTS / f"{stem}_{name}.parquet", pd.concat([table, *others], ignore_index=True))
 
 
-def interval(values: Sequence[float] | pd.Series, digits: int = 2) -> str:
-    """Mean [95 % bootstrap interval] of these values."""
-    numbers = pd.Series(values, dtype=float).dropna().to_numpy()
+def over_seeds(values: Sequence[float] | pd.Series, digits: int = 2) -> str:
+    """Mean [smallest, largest] of one value a seed; of one seed, its value.
+
+    No bootstrap: of three values its 95 % interval is their range, and would promise more than that.
+    """
+    numbers = pd.Series(values, dtype=float).dropna()
     if not len(numbers):
         return "–"
-    low, high = bootstrap_interval(numbers)
-    return f"{numbers.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    mean, low, high = (f"{number:.{digits}f}" for number in (numbers.mean(), numbers.min(), numbers.max()))
+    return mean if len(numbers) == 1 else f"{mean} [{low}, {high}]"
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame, draws: int = 2000) -> str:
     """first − second, in the mean over seeds and facts, with a 95 % interval from resampling seeds and facts both.
 
-    Both have `seed, fact, value`; only pairs that both have count.
+    Both have `seed, fact, value`; only pairs that both have count. What three seeds say about other seeds is little:
+    the interval is one over facts, widened by how far these seeds lie apart.
     """
     both = first.merge(second, on=["seed", "fact"], suffixes=("_first", "_second"))
     both["difference"] = both["value_first"] - both["value_second"]

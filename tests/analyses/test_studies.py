@@ -56,6 +56,20 @@ def test_what_is_finished_stays_when_another_job_breaks(studies, tmp_path):
     assert studies.collect(["4", "broken"], tmp_path / "run", "squares")["squares"]["square"].tolist() == [16]
 
 
+@pytest.mark.slow
+def test_a_job_that_breaks_in_a_worker_costs_no_other_job(studies, tmp_path):
+    with pytest.raises(ValueError, match="broken") as raised:
+        studies.run_jobs(["broken", "3", "4", "5"], square, tmp_path / "run", "squares", workers=2)
+    assert "in the job broken" in raised.value.__notes__
+    assert studies.collect(["3", "4", "5"], tmp_path / "run", "squares")["squares"]["square"].tolist() == [9, 16, 25]
+
+
+def test_rows_of_other_jobs_stay(studies, tmp_path):
+    for jobs in (["5", "6"], ["6"], ["7"]):
+        studies.write(studies.run_jobs(jobs, square, tmp_path / "run", "squares", workers=1), "squares")
+    assert studies.read("squares")["squares"]["square"].tolist() == [49, 36, 25]
+
+
 def test_a_job_without_its_mark_of_completion_does_not_count(studies, tmp_path):
     studies.run_jobs(["7"], square, tmp_path / "run", "squares", workers=1)
     (tmp_path / "run" / "units" / "7.done.parquet").unlink()
@@ -101,9 +115,10 @@ def test_paired_intervals_resample_seeds_and_facts(studies):
     assert studies.paired(first[:0], second) == "–"
 
 
-def test_an_interval_of_nothing_is_a_dash(studies):
-    assert studies.interval([]) == "–"
-    assert studies.interval([0.5, 0.5]) == "0.50 [0.50, 0.50]"
+def test_over_seeds_the_mean_and_the_range(studies):
+    assert studies.over_seeds([]) == studies.over_seeds([np.nan]) == "–"
+    assert studies.over_seeds([0.5]) == "0.50"
+    assert studies.over_seeds([0.1, 0.3, np.nan, 0.8], 1) == "0.4 [0.1, 0.8]"
 
 
 JOBS = {"dissect_finetuning": ["npo-0"], "cir_robustness": ["twin-never_knew-none-0", "budget-npo_kl-kl0.01-0"],
