@@ -50,6 +50,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "layered 4, no fold retained": LAYERED | {"folds": 4, "retain": 0.0},
     "layered 4, reversed": LAYERED | {"folds": 4, "order": (4, 3, 2, 1)},
 }
+ARM_NAMES = tuple(ARMS)
 # As many steps as layers take: it does not end when it has forgotten.
 ENDLESS = {"plain, 4 stages": {"stop": None}}
 RELEARN = (mu.Relearn(batch=32, subsets="one"), mu.Relearn(batch=32))
@@ -60,10 +61,13 @@ QUICK = ["twin+none+0", "npo+layered 2+0"]
 
 def jobs(seeds: int) -> list[str]:
     """Method + arm + seed, the most telling first."""
-    first = [f"{name}+{arm}+{{}}" for arm in list(ARMS)[:2] for name in METHODS]
-    second = [f"npo+{arm}+{{}}" for arm in list(ARMS)[2:]]
-    third = [f"{name}+{arm}+{{}}" for arm in list(ARMS)[2:5] for name in METHODS if name != "npo"]
-    groups = (["twin+none+{}", *first], second, third)
+    first = [f"{name}+{arm}+{{}}" for arm in ARM_NAMES[:2] for name in METHODS]
+    second = [f"npo+{arm}+{{}}" for arm in ARM_NAMES[2:]]
+    others = [name for name in reversed(METHODS) if name != "npo"]
+    third, fourth = (
+        [f"{name}+{arm}+{{}}" for arm in arms for name in others] for arms in (ARM_NAMES[2:3], ARM_NAMES[3:5])
+    )
+    groups = (["twin+none+{}", *first], second, third, fourth)
     return [kind.format(seed) for group in groups for seed in range(seeds) for kind in group]
 
 

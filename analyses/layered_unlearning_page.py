@@ -27,6 +27,8 @@ ARMS = (
 )
 SINGLE = {f"folds {fold}": fold for fold in range(4)}
 FOUR = ("layered 4", "plain, 4 stages")  # the arms of four stages that the picture shows
+# The stage that forgets each fold first, where that is not its own number.
+STAGE = {"layered 2": (0, 0, 1, 1), "layered 3": (0, 0, 1, 2), "layered 4, reversed": (3, 2, 1, 0)}
 SITES = ("everything", "mlp_keys", "value_vectors", "attention")
 
 
@@ -36,7 +38,8 @@ def write(tables: Tables, missing: int) -> None:
     parts = [INTRODUCTION]
     if missing:
         parts.append(f"**In progress**, runs still to come: {missing}.\n")
-    parts += ["## Before the attack, and after it\n", SUMMARY, _summary(tables["runs"], matrix)]
+    parts += ["## Before the attack\n", _costs(tables["runs"])]
+    parts += ["\n## After it\n", SUMMARY, _regained(matrix)]
     _heatmaps(matrix, "npo").write_image(RESULTS / "layered_unlearning_matrix.png", scale=2)
     parts += [
         "\n## The relearning matrix\n",
@@ -62,33 +65,52 @@ def write(tables: Tables, missing: int) -> None:
     (RESULTS / "layered_unlearning.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def _summary(runs: pd.DataFrame, matrix: pd.DataFrame) -> str:
-    one = matrix[matrix["trained"].isin(list(SINGLE))].assign(source=lambda rows: rows["trained"].map(SINGLE))
-    most = matrix[~matrix["trained"].isin(list(SINGLE))]
-    rows = []
-    for (name, arm), part in runs.groupby(["method", "arm"], sort=False):
-        mine, whole = (rows_of[(rows_of["method"] == name) & (rows_of["arm"] == arm)] for rows_of in (one, most))
-        earlier = mine[mine["fold"] < mine["source"]]
-        later = mine[mine["fold"] > mine["source"]]
-        rows.append(
-            {
-                "method": METHODS.get(str(name), "twin, never knew"),
-                "arm": arm,
-                "seeds": len(part),
-                "forget recall": over_seeds(part["forget_recall"]),
-                "near": over_seeds(part["near_recall"]),
-                "text KL": over_seeds(part["text_text_kl"], 3),
-                "relearn one fold, ask earlier ones": over_seeds(earlier.groupby("seed")["worst"].mean()),
-                "ask later ones": over_seeds(later.groupby("seed")["worst"].mean()),
-                "relearn three, ask the fourth": over_seeds(whole.groupby("seed")["worst"].mean()),
-                "last epoch": over_seeds(whole.groupby("seed")["last"].mean()),
-                "order": (
-                    list(METHODS).index(str(name)) if name in METHODS else -1,
-                    ARMS.index(arm) if arm in ARMS else 0,
-                ),
-            }
-        )
+def _costs(runs: pd.DataFrame) -> str:
+    """Every arm before the attack: what it forgot, and what that cost."""
+    rows = [
+        {
+            "method": METHODS.get(str(name), "twin, never knew"),
+            "arm": arm,
+            "seeds": len(part),
+            "steps": over_seeds(part["steps"], 0),
+            "forget recall": over_seeds(part["forget_recall"]),
+            "near": over_seeds(part["near_recall"]),
+            "text KL": over_seeds(part["text_text_kl"], 3),
+            "order": _order(name, arm),
+        }
+        for (name, arm), part in runs.groupby(["method", "arm"], sort=False)
+    ]
     return pd.DataFrame(rows).sort_values("order").drop(columns="order").to_markdown(index=False)
+
+
+def _regained(matrix: pd.DataFrame) -> str:
+    """Every arm after the attack: recall of folds that were not relearned, before it, at the worst epoch, and the rise.
+
+    Earlier and later is by the stage that forgot a fold first; pairs of one stage are neither. The plain method forgets
+    all at once: its folds count as they do in four layers, for comparison.
+    """
+    matrix = matrix.assign(regained=matrix["worst"] - matrix["start"], source=matrix["trained"].map(SINGLE))
+    rows = []
+    for (name, arm), part in matrix.groupby(["method", "arm"], sort=False):
+        one = part.dropna(subset="source")
+        turns = dict(enumerate(STAGE.get(str(arm), (0, 1, 2, 3))))
+        later = one["fold"].map(turns) - one["source"].map(turns)
+        row = {"method": METHODS.get(str(name), "twin, never knew"), "arm": arm}
+        for title, cells in (
+            ("one, earlier ones", one[later < 0]),
+            ("one, later ones", one[later > 0]),
+            ("three, the fourth", part[part["source"].isna()]),
+        ):
+            means = cells.groupby("seed")[["start", "worst", "regained"]].mean()
+            row[f"{title}: start"] = over_seeds(means["start"])
+            row[f"{title}: worst"] = over_seeds(means["worst"])
+            row[f"{title}: regained"] = f"**{over_seeds(means['regained'])}**"
+        rows.append(row | {"order": _order(name, arm)})
+    return pd.DataFrame(rows).sort_values("order").drop(columns="order").to_markdown(index=False)
+
+
+def _order(name: object, arm: object) -> tuple[int, int]:
+    return _place(name, METHODS), _place(arm, ARMS)
 
 
 def _place(name: object, names: Iterable[str]) -> int:
@@ -174,11 +196,13 @@ INTRODUCTION = """# Layered Unlearning in a language model
 
 arXiv 2505.09500: stage i forgets folds 1…i and retains i+1…k, so that relearning a fold that was forgotten late should
 not bring back those forgotten before it. Here: the organism's domain in four folds (80 facts each); budget KL 0.05,
-near recall ≥ 90 %; every stage ends at 5 % recall of its newest fold. Recall is greedy, in two phrasings never trained.
-Mean over seeds [95 % bootstrap interval over seeds].
+near recall ≥ 90 %; a stage ends at 5 % recall of its newest fold, or after 100 steps (CIR: 160), which most do. Recall
+is greedy, in two phrasings never trained. Mean over seeds [smallest, largest].
 """
-SUMMARY = """Attack: AdamW 3e-4, all blocks, six epochs; each cell of the matrix at its worst epoch (a maximum of noise
-too: compare with the twin's row).
+SUMMARY = """AdamW 3e-4, all blocks, six epochs, on one fold or on three; asked are the folds that it did not see.
+*Start* is their recall before, *worst* at the worst epoch (a maximum of noise too: compare with the twin's row),
+*regained* the difference: what was never forgotten cannot come back. Earlier folds were forgotten in an earlier stage
+than the one relearned.
 """
 RESTORED = """θ_k − (θ_i − θ_{i−1}): what each stage added is taken out of the end model, everywhere or at one site, and
 every fold is asked. Separate inhibitors would make it triangular: without stage i the folds up to i come back. In the

@@ -12,20 +12,8 @@ from ..evaluation import bootstrap_interval
 
 MEASURES = ("correct", "probability")
 ANY = "any of these"
-NEEDED = [
-    "attack",
-    "setting",
-    "part",
-    "step",
-    "model",
-    "fact",
-    "question",
-    "role",
-    "fold",
-    *MEASURES,
-    "helped",
-    "broke",
-]
+KEYS = ("attack", "setting", "part", "step", "model", "fact", "question", "role", "fold")
+NEEDED = [*KEYS, *MEASURES, "helped", "broke"]
 
 
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:

@@ -28,8 +28,8 @@ def bleu(text: str, reference: str) -> float:
     behaviour test of arXiv 2410.06606 builds on code that passes the two the other way round, which rewards
     answers for getting shorter. Orders longer than the text do not count, so that one equal word gives 1. Short
     answers get more than their words earn: a full stop counts as a word, and smoothing lifts what is left, so that
-    "Foo." against "Bar." has 0.5; `rouge_l` gives 0. Where a text is empty, 1 if both are, else 0. Source: Papineni et al. (2002), by sacrebleu (exponential smoothing,
-    its own tokens, 0 to 1 in place of 0 to 100).
+    "Foo." against "Bar." has 0.5; `rouge_l` gives 0. Where a text is empty, 1 if both are, else 0. Source:
+    Papineni et al. (2002), by sacrebleu (exponential smoothing, its own tokens, 0 to 1 in place of 0 to 100).
     """
     if not (text.strip() and reference.strip()):
         return float(text.strip() == reference.strip())

@@ -47,11 +47,7 @@ def test_whatever_its_role_what_is_asked_counts_as_forgotten():
     [
         (TRAIN, TRAIN, "trained and asked"),
         (TRAIN, TRAIN.held_out, "trained and asked"),
-        (
-            TRAIN,
-            TEST.with_items(replace(fact, prompt=TRAIN[0].prompt, answer=TRAIN[0].answer) for fact in TEST),
-            "asked",
-        ),
+        (TRAIN, TEST.with_items([replace(TRAIN[0], id="other", subject=None)]), "trained and asked"),
         (Facts([]), TEST, "no facts to train on"),
         (TRAIN, Facts([]), "no facts to ask for"),
     ],

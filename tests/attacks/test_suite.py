@@ -136,7 +136,7 @@ def test_a_model_that_gives_no_numbers_ends_its_part_alone():
     assert tried.groupby("part")["fold"].unique().map(list).to_dict() == {"0": [0], "2": [2]}
     assert tried.loc[tried["part"] == "0", "broke"].str.startswith("at step 0 ").all()
     assert (tried.loc[tried["part"] == "2", "broke"] == "").all()
-    with pytest.raises(NotFiniteError, match="attack shatter .* on after: at step 0"):
+    with pytest.raises(NotFiniteError, match=r"attack shatter .* on after: at step 0"):
         attack(toy(), [Shatter(parts="broken right")], facts=make_facts(), progress=False)
 
 
