@@ -212,28 +212,40 @@ table: all parameters, rise of recall over the end model's.
 TWO_WAY = """Both relearned on fold 3, then asked for fold 0. Recovery of the answer's log-probability when all layers
 of the site are taken from the attacked plain model: 1 = as that one, 0 = as the attacked layered one. "block": weights.
 """
-READING = """## Reading (plain and four layers; three seeds)
+READING = """## Reading
 
-- **The paper's claim holds in a language model**, for three of four methods. Relearning one fold brings those
-  forgotten before it back to 0.34 after layered NPO (plain: 0.75), 0.45 after gradient difference (0.81), 0.20 after
-  CIR (0.43). RMU hardly gains (0.87, 0.95). And it has the paper's direction: folds forgotten *later* than the
-  relearned one come back about as in plain NPO (0.66, 0.71).
-- **The first fold is what layering protects.** Whichever other fold is relearned, CIR's fold 0 ends at 0.08 to 0.12,
-  where the twin that never knew is as well (0.08 to 0.09); NPO's at 0.19 to 0.25 (plain: 0.72 to 0.75).
-- **It costs.** At the same budget layered runs end at higher KL (NPO 0.022, plain 0.015) and lower near recall (0.94,
-  0.96), and later stages of NPO and gradient difference run out of steps: recall of all forget facts is 0.20 and 0.42
-  before any attack (plain: 0.02 and 0.19). Fold 0 is forgotten (0.01 to 0.07), so the rows above do not rest on that.
-- **The restoration matrix is diagonal, not triangular.** Taking stage i's change out brings back fold i (NPO 0.35 to
-  0.60, gradient difference 0.23 to 0.72, CIR 0.61 to 0.95) and next to nothing of the folds that it also trained to
-  stay forgotten. So the stages build inhibitors of single folds. RMU's do not come apart: each stage's removal brings
-  back parts of every fold, and all of it lies in the value vectors, the only thing it trains. No single site holds an
-  inhibitor: without one stage's keys, value vectors or attention alone NPO gives back 0.18 at most; CIR's keys a
-  third to a half of it.
+- **In NPO and gradient difference the stages protect what they forget first.** Relearning one fold, layered NPO
+  regains 0.24 of the folds forgotten in earlier stages, the plain method 0.73, and the plain method run for as many
+  steps 0.61, though it moves general text twice as far (KL 0.046, 0.022). For gradient difference it is 0.19, 0.61
+  and 0.60. More layers protect more: NPO 0.43, 0.39 and 0.24 with two, three and four. Fold 0 ends at 0.19 to 0.25
+  under NPO, whichever fold is relearned (plain: 0.72 to 0.75); the twin, at 0.08.
+- **In CIR it need not be the stages.** Four layers regain 0.14, plain CIR 0.38, and plain CIR run for as many steps
+  0.16, later folds and those relearned from three others included (0.16 and 0.24 against 0.23 and 0.26 in layers). It
+  moves general text further for it (KL 0.034, 0.018). Of all arms this one leaves least to an attacker; the twin
+  regains 0.01 to 0.02.
+- **RMU is protected by neither**: 0.78 in layers, 0.81 plain, 0.89 run as long.
+- **It is the retained folds that do it.** Without them the first stage takes the other folds along (NPO is done after
+  73 steps, and taking that stage's change out returns 0.55 to 0.70 of every fold), and relearning brings back 0.65
+  and 0.84: about as much as after the plain method.
+- **The order decides who is protected.** In reverse, fold 3 is forgotten first and ends at 0.08 to 0.16, where it is
+  at 0.72 to 0.78 in order; fold 0 at 0.55 to 0.66.
+- **One-way it is not quite.** Folds forgotten *later* than the relearned one regain more than earlier ones, as the
+  paper has it (NPO 0.36 against 0.24, CIR 0.23 against 0.14), but less than in the plain method (0.70, 0.37). Much of
+  this is recall that was never lost: in layered NPO and gradient difference later folds start at 0.30 and 0.58.
+- **It costs.** Only 7 of 48 stages reach their 5 % within their steps (NPO 2, CIR 5); in the end layered NPO still
+  answers 0.20 and gradient difference 0.42 of the forget facts before any attack (plain: 0.02 and 0.19), at higher KL
+  and lower near recall. So the plain methods forget more at less cost, and layered ones keep forgotten what they
+  forgot.
+- **The restoration matrix is mostly diagonal, not triangular.** Taking stage i's change out brings back fold i (NPO
+  0.35 to 0.60, gradient difference 0.23 to 0.72, CIR 0.61 to 0.95) and little of the folds that it also trained to
+  stay forgotten; most so stage 4, which gives back fold 2 as well (0.20, 0.14, 0.14). In the plain method run in
+  stages all lies in the first. So layers do build inhibitors of single folds. RMU's do not come apart: each stage's
+  removal brings back parts of every fold, all of it in the value vectors, the only thing it trains. No single site
+  holds an inhibitor: without one stage's keys, value vectors or attention alone NPO gives back 0.18 at most; CIR's
+  keys a third to a half of it.
 - **Patched into each other**, the attacked plain model's coefficients and attention carry fold 0 into the attacked
-  layered model nearly whole (0.9 and more): what reads the states was not unlearned, also where the model by itself
+  layered model nearly whole (0.93 to 0.97): what reads the states was not unlearned, also where the model by itself
   stays silent.
-- Whether it is the stages or only the four times longer training that protects is for the controls (compute-matched
-  stages of the plain method, no retained folds, reverse order), which are still to come.
 """
 FOOT = """
 Made by `python analyses/layered_unlearning.py`; frames: [runs](layered_unlearning_runs.parquet),
