@@ -217,7 +217,8 @@ READING = """## Reading
 - **In NPO and gradient difference the stages protect what they forget first.** Relearning one fold, layered NPO
   regains 0.24 of the folds forgotten in earlier stages, the plain method 0.73, and the plain method run for as many
   steps 0.61, though it moves general text twice as far (KL 0.046, 0.022). For gradient difference it is 0.19, 0.61
-  and 0.60. More layers protect more: NPO 0.43, 0.39 and 0.24 with two, three and four. Fold 0 ends at 0.19 to 0.25
+  and 0.60. More layers protect more: with two, three and four NPO regains 0.43, 0.39 and 0.24, gradient difference
+  0.46, 0.24 and 0.19, CIR 0.25, 0.15 and 0.14 (the last two: one seed for two and three). Fold 0 ends at 0.19 to 0.25
   under NPO, whichever fold is relearned (plain: 0.72 to 0.75); the twin, at 0.08.
 - **In CIR it need not be the stages.** Four layers regain 0.14, plain CIR 0.38, and plain CIR run for as many steps
   0.16, later folds and those relearned from three others included (0.16 and 0.24 against 0.23 and 0.26 in layers). It
