@@ -226,24 +226,32 @@ need not have; `prompts` is strongest with the first token of the answer given a
 """
 READING = """## Reading
 
-- **At equal disruption CIR's claim holds here, in absolute terms** (KL 0.01, three seeds): after the strongest
-  relearning attack hard collapse is at 0.48 and soft collapse at 0.56, the best baseline, NPO, at 0.85 (DPO, which
-  withstood most in [dissect_finetuning.md](dissect_finetuning.md), where it may cost more, likewise); intervals of
-  the paired differences are far from 0. At + 1 % loss (first seeds) the gap is wider: 0.27 against 0.83.
-- **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves is still several
-  times what can be guessed and generalised.
-- **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01), and soft
-  collapse gives back 0.51 against 0.83.
-- **Disruption does not decide what is reversible.** At the same KL of about 0.009 NPO and gradient difference give
-  back 0.83, CIR 0.35 to 0.51. Methods that regain nothing at this budget (MLP breaking, Circuit Breakers) had
-  forgotten nothing; that, not their disruption, makes the rank correlation.
-- **Collapsing activations is what helps.** With the same steps and no collapse at all the attack brings back 0.93,
-  with gradients alone collapsed 0.93, with activations alone 0.72; 32 directions of each leave 0.53, but forget less
-  (0.33 before the attack). One seed.
-- **Of the other attacks none beats relearning.** Prompts bring back no more than from the twin (RMU: 0.71 against
-  0.58), rounding to 4 bits and noise next to nothing; steering towards the states before, which needs the model
-  before, 0.17 to 0.31 (RMU 0.92).
-- CIR costs about twice the seconds a fact of NPO here, with its batches twice as large.
+- **Within the same disruption CIR's claim holds here, in absolute terms.** At KL 0.01 hard collapse is at 0.48 after
+  the strongest relearning attack and soft collapse at 0.56, the best baseline, NPO, at 0.85 (DPO, which withstood
+  most in [dissect_finetuning.md](dissect_finetuning.md), where it may cost more, likewise). At KL 0.03 it is 0.23
+  against 0.77. Intervals of the paired differences are far from 0.
+- **The wider budget is not spent by all.** At KL 0.03 NPO stops at half of it, as it has nothing left to forget (0.00
+  before the attack). More disruption does not help it much: run four times as long it spends 0.046 and comes back to
+  0.75 ([layered_unlearning.md](layered_unlearning.md): plain, 4 stages).
+- **At KL 0.003 there is little to compare**: nobody forgets enough (CIR 0.55, NPO 0.40 before the attack), and CIR
+  ends at 0.84, the others at 0.92. The difference is small, and still CIR's (−0.08).
+- **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves at KL 0.01 is
+  several times what can be guessed and generalised, at KL 0.03 still twice.
+- **It is not depth alone.** Soft collapse and NPO forget about as much before the attack (0.04 and 0.01 at KL 0.01),
+  and soft collapse gives back 0.51 against 0.83.
+- **Disruption does not decide what is reversible.** At one KL (0.009) NPO gives back 0.83 and CIR 0.35 to 0.51; and
+  the least disruptive runs, at KL 0.003, give back nearly all that the baselines had forgotten (0.40 to 0.92). Over
+  runs that forgot, more KL goes with more regained in the baselines (they forgot more) and with less in CIR (it
+  forgot deeper). Methods that regain nothing (MLP breaking, Circuit Breakers, at every budget) had forgotten nothing.
+- **Collapsing activations is what helps.** With no collapse at all the attack brings back 0.93, with gradients alone
+  collapsed 0.93, with activations alone 0.72; 32 directions of each leave 0.53, but forget less (0.33 before the
+  attack). One seed.
+- **Of the attacks that need no help none beats relearning** on what was forgotten: 4 bits and noise bring back next
+  to nothing. With help: the first token of the answer brings the twin to 0.58, CIR to 0.60, RMU to 0.71;
+  interpolating to the model before brings all of them back (0.92 and more; the twin 0.75); ablating or steering along
+  a direction found with the model before undoes RMU (0.95, 0.92), and little of the others (0.10 to 0.31).
+- **Cost.** A step of CIR costs 1.0 to 1.14 times one of gradient difference (measured alone:
+  [benchmark](benchmark_unlearning_step.json)); here its batches are twice as large.
 """
 FOOT = """
 Made by `python analyses/cir_robustness.py`; frames: [runs](cir_robustness_runs.parquet),
