@@ -25,11 +25,12 @@ BUDGETS = {
     "loss1%": "loss + 1 %",
 }
 FACTS = 320
+MOVED = 1e-5  # KL of a model that unlearning changed at all; Circuit Breakers are below it
 FORGOT = 0.5  # forget recall below which a run has forgotten something that could come back
 BY_LOSS = "loss1%"  # a limit that no run comes near: shown, and left out of what compares equal disruption
 _PALETTE = ("#D55E00", "#E69F00", "#0072B2", "#7B3FA0", "#56B4E9", "#009E73", "#CC79A7", "#8A8A8A")
 COLOURS = dict(zip(NAMES, _PALETTE, strict=True))
-SYMBOLS = dict(zip(BUDGETS, ("circle", "diamond", "square", "cross"), strict=True))
+SYMBOLS = {"kl0.003": "circle", "kl0.01": "diamond", "kl0.03": "square"}
 
 
 def write(tables: Tables, missing: int) -> None:
@@ -174,11 +175,10 @@ def _pictures(runs: pd.DataFrame, twin: float) -> None:
                     x=part[which], y=[label] * len(part), mode="markers", showlegend=False,
                     marker={"color": colour, "symbol": symbol, "size": 9}, row=1, col=column,
                 )  # fmt: skip
-        ends = [NAMES[name] for name in NAMES if name in means.index]
-        figure.add_scatter(
-            x=[twin, twin], y=[ends[0], ends[-1]], mode="lines", showlegend=False,
-            line={"color": "#555", "dash": "dash", "width": 1.5}, row=1, col=column,
-        )  # fmt: skip
+        line = {"color": "#555", "dash": "dash", "width": 1.5}
+        figure.add_vline(x=twin, line=line, row=1, col=column)  # pyright: ignore[reportArgumentType]
+    known = [NAMES[name] for name in NAMES if (runs["method"] == name).any()]
+    figure.update_yaxes(categoryorder="array", categoryarray=known[::-1], range=[-0.6, len(known) - 0.4])
     figure.update_xaxes(range=[-0.03, 1.03], title="recall of forget facts")
     figure.update_layout(
         template="simple_white", width=max(820, 330 * len(found) + 220), height=440, margin={"t": 120},
@@ -187,18 +187,21 @@ def _pictures(runs: pd.DataFrame, twin: float) -> None:
     )  # fmt: skip
     figure.write_image(RESULTS / "cir_robustness.png", scale=2)
     scatter = go.Figure()
-    for (name, budget), part in runs.groupby(["method", "budget"], sort=False):
+    named = set()
+    moved = runs[runs["text_text_kl"] > MOVED]
+    for (name, budget), part in moved.groupby(["method", "budget"], sort=False):
         scatter.add_scatter(
             x=part["text_text_kl"], y=part["regained"], mode="markers", name=NAMES[str(name)], legendgroup=str(name),
             marker={"color": COLOURS[str(name)], "symbol": SYMBOLS[str(budget)], "size": 10},
-            showlegend=bool(budget == found[0]),
+            showlegend=name not in named,
         )  # fmt: skip
+        named.add(name)
     scatter.update_xaxes(type="log", title="disruption: KL on general text, nats a token")
     scatter.update_yaxes(title="recall regained by the attack")
     scatter.update_layout(
         template="simple_white", width=820, height=480, margin={"t": 90},
         title={"text": "Is only disruptive unlearning reversible?",
-               "subtitle": {"text": "a point a run; symbols: budgets"}},
+               "subtitle": {"text": "a point a run; circle: KL 0.003, diamond: 0.01, square: 0.03"}},
     )  # fmt: skip
     scatter.write_image(RESULTS / "cir_robustness_reversible.png", scale=2)
 
