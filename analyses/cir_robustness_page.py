@@ -58,7 +58,7 @@ def write(tables: Tables, missing: int) -> None:
     parts += ["\n\n## How many directions to collapse (hard, seed 0, KL 0.01)\n", COMPONENTS, _components(runs)]
     if "suite" in tables:
         parts += ["\n## Every attack (KL 0.01, seed 0)\n", SUITE, _suite(tables["suite"])]
-    parts += [READING, FOOT]
+    parts += ["\n" + READING, FOOT]
     (RESULTS / "cir_robustness.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -196,7 +196,7 @@ def _pictures(runs: pd.DataFrame, twin: float) -> None:
             showlegend=name not in named,
         )  # fmt: skip
         named.add(name)
-    scatter.update_xaxes(type="log", title="disruption: KL on general text, nats a token")
+    scatter.update_xaxes(type="log", tickvals=[0.003, 0.01, 0.03], title="disruption: KL on general text, nats a token")
     scatter.update_yaxes(title="recall regained by the attack")
     scatter.update_layout(
         template="simple_white", width=820, height=480, margin={"t": 90},
@@ -234,8 +234,8 @@ READING = """## Reading
   most in [dissect_finetuning.md](dissect_finetuning.md), where it may cost more, likewise). At KL 0.03 it is 0.23
   against 0.77. Intervals of the paired differences are far from 0.
 - **The wider budget is not spent by all.** At KL 0.03 NPO stops at half of it, as it has nothing left to forget (0.00
-  before the attack). More disruption does not help it much: run four times as long it spends 0.046 and comes back to
-  0.75 ([layered_unlearning.md](layered_unlearning.md): plain, 4 stages).
+  before the attack). More disruption does not help it much: in [layered_unlearning.md](layered_unlearning.md) (plain,
+  4 stages) it spends 0.046 and comes back to 0.75.
 - **At KL 0.003 there is little to compare**: nobody forgets enough (CIR 0.55, NPO 0.40 before the attack), and CIR
   ends at 0.84, the others at 0.92. The difference is small, and still CIR's (−0.08).
 - **It is not erasure.** The twin that never knew reaches 0.10 under the same attack: what CIR leaves at KL 0.01 is

@@ -61,7 +61,7 @@ def write(tables: Tables, missing: int) -> None:
             TWO_WAY,
             _two_way(tables["two_way"]),
         ]
-    parts += [READING, FOOT]
+    parts += ["\n" + READING, FOOT]
     (RESULTS / "layered_unlearning.md").write_text("\n".join(parts), encoding="utf-8")
 
 
