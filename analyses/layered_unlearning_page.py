@@ -224,7 +224,7 @@ READING = """## Reading
   0.16, later folds and those relearned from three others included (0.16 and 0.24 against 0.23 and 0.26 in layers). It
   moves general text further for it (KL 0.034, 0.018). Of all arms this one leaves least to an attacker; the twin
   regains 0.01 to 0.02.
-- **RMU is protected by neither**: 0.78 in layers, 0.81 plain, 0.89 run as long.
+- **RMU is protected by neither**: 0.78 in layers, 0.81 plain, 0.89 run on until its budget ends (180 steps).
 - **It is the retained folds that do it.** Without them the first stage takes the other folds along (NPO is done after
   73 steps, and taking that stage's change out returns 0.55 to 0.70 of every fold), and relearning brings back 0.65
   and 0.84: about as much as after the plain method.
