@@ -135,8 +135,9 @@ def write(tables: Mapping[str, pd.DataFrame], stem: str) -> None:
     """Keep the tables beside the page; rows of jobs that were not asked for now stay."""
     known = read(stem)
     for name, table in tables.items():
-        others = [rows[~rows["job"].isin(table["job"])] for rows in [known.get(name)] if rows is not None]
-        write_frame(RESULTS / f"{stem}_{name}.parquet", pd.concat([table, *others], ignore_index=True))
+        if name in known:
+            table = pd.concat([table, known[name][~known[name]["job"].isin(table["job"])]], ignore_index=True)
+        write_frame(RESULTS / f"{stem}_{name}.parquet", table)
 
 
 def over_seeds(values: Sequence[float] | pd.Series, digits: int = 2) -> str:

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import NotFiniteError, UserError
 from ..evaluation import score_answers
-from ..facts import Facts, Tokens, fact_of, tokenize
+from ..facts import Facts, Tokens, check_passages, fact_of, tokenize
 from ..models import compare, fingerprint
 from ..runs import RunFolder, read_frame, read_run
 from .directions import AblateDirection, Steer
@@ -103,8 +103,7 @@ def attack(
     for name in ("before", "never-knew"):
         if (other := models[name]) is not None:
             _match(name, other, model)
-    if isinstance(text, str):
-        raise UserError("text must be a list of passages, not one string: text=[…]")
+    check_passages(text, "text")
     given = Given(facts.forget, facts.retain, tuple(text or ()), before, seed, progress)
     chosen, left_out = choose(suite, given)
     settings = {
@@ -208,7 +207,7 @@ def _unattacked(models: Mapping[str, TransformerBridge], facts: Facts, batch_siz
 
 
 def _attempted(one: Attack, name: str, model: TransformerBridge, given: Given, batch_size: int) -> list[pd.DataFrame]:
-    """What is answered at every attempt. One that breaks the model ends its part, and the rows before it say why."""
+    """What is answered at every attempt. One that breaks the model ends its part; the rows before it say what broke."""
     rows: list[pd.DataFrame] = []
     for found in one.attempts(model, given):
         broken = found if isinstance(found, Broken) else None
@@ -221,7 +220,10 @@ def _attempted(one: Attack, name: str, model: TransformerBridge, given: Given, b
             if not rows:  # not the attack: the model was broken before
                 raise NotFiniteError(f"attack {label(one)} on {name}: {broken.why}")
             log.warning("attack %s on %s, %s: ended early; %s", label(one), name, broken.part, broken.why)
-            rows[-1]["broke"] = broken.why
+            told = ", ".join(filter(None, (broken.setting, broken.part)))
+            rows[-1]["broke"] += f"; {told}: {broken.why}"
+    for found in rows:
+        found["broke"] = found["broke"].str.removeprefix("; ")
     return rows
 
 

@@ -3,7 +3,7 @@
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
 from .facts import Facts, fact_of, organism_text
-from .tokens import Tokens, paper_positions, prompt_tokens, tokenize, tokenize_texts
+from .tokens import Tokens, check_passages, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
 __all__ = [
     "Choice",
@@ -11,6 +11,7 @@ __all__ = [
     "Facts",
     "Template",
     "Tokens",
+    "check_passages",
     "fact_of",
     "multiple_choice",
     "organism_text",

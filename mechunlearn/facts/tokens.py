@@ -134,8 +134,7 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
     Raises:
         UserError: no text, one string in place of a list, or a text of fewer than two tokens.
     """
-    if isinstance(texts, str):
-        raise UserError("texts must be a list of passages, not one string: [text]")
+    check_passages(texts, "texts")
     if not texts:
         raise UserError("there is no text to tokenise")
     start = start_tokens(tokenizer, None)
@@ -150,6 +149,12 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
                 rows.append((row, [False] + [True] * (len(row) - 1)))
                 names.append(str(number))
     return _pad(rows, tuple(names), tokenizer)
+
+
+def check_passages(texts: Sequence[str] | None, name: str) -> None:
+    """Raises UserError: `texts`, the argument `name`, is one string, whose letters would be taken for passages."""
+    if isinstance(texts, str):
+        raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
 
 
 def paper_positions(tokens: Tokens) -> Bool[Tensor, "fact pos"]:

@@ -198,10 +198,8 @@ def _not_understood(summary: pd.DataFrame) -> list[str]:
 
 def _ended_early(frame: pd.DataFrame) -> list[str]:
     """Attacks that broke a model: what they could have brought back later is not known."""
-    ends = frame[frame["broke"] != ""].drop_duplicates(["attack", "setting", "part", "model"])
-    listed = [
-        f"{_named(row)}, {row['part']}, on the model {row['model']}: {row['broke']}" for _, row in ends.iterrows()
-    ]
+    ends = frame[frame["broke"] != ""].drop_duplicates(["attack", "model", "broke"])
+    listed = [f"{row['attack']} on the model {row['model']}, {row['broke']}" for _, row in ends.iterrows()]
     return [f"Ended early, so that later steps were not asked: {'; '.join(listed)}."] if listed else []
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Fact, Facts
+from ..facts import Fact, Facts, check_passages
 from .batches import Sources
 from .budget import chance
 from .method import Method
@@ -28,8 +28,7 @@ def check(
     if model.tokenizer is None:
         raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
     for name, text in texts.items():
-        if isinstance(text, str):
-            raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
+        check_passages(text, name)
     for name, facts in (("forget", forget), ("retain", retain)):
         if not len(facts):
             raise UserError(f"there are no facts to {name} in {facts!r}")

@@ -110,7 +110,8 @@ def test_a_part_that_breaks_the_model_ends_alone_and_says_so(tmp_path, caplog):
     assert set(tried["step"]) == {0} and tried["part"].nunique() == 4  # no fold is spared because of another
     for model, rows in tried.groupby("model"):
         assert sorted(rows["fact"].unique()) == sorted(fact.id for fact in make_facts())
-        assert rows["broke"].str.contains("in epoch 1 ").all()
+        for part, of_part in rows.groupby("part"):
+            assert of_part["broke"].str.startswith(f"{rough.label}, {part}: in epoch 1 ").all()
         assert f"relearn (optimizer=sgd, learning_rate=1e+30, epochs=2, batch=4) on {model}, folds 0+1+2" in caplog.text
     assert (found.loc[found["attack"] == "none", "broke"] == "").all()
     pd.testing.assert_frame_equal(Attacks.load(tmp_path).frame, found)
@@ -134,8 +135,11 @@ def test_a_model_that_gives_no_numbers_ends_its_part_alone():
     found = attack(toy(), [Shatter()], facts=make_facts(), progress=False).frame
     tried = found[found["attack"] == "shatter"]
     assert tried.groupby("part")["fold"].unique().map(list).to_dict() == {"0": [0], "2": [2]}
-    assert tried.loc[tried["part"] == "0", "broke"].str.startswith("at step 0 ").all()
+    assert tried.loc[tried["part"] == "0", "broke"].str.startswith("1: at step 0 ").all()
     assert (tried.loc[tried["part"] == "2", "broke"] == "").all()
+    twice = attack(toy(), [Shatter(parts="right broken broken")], facts=make_facts(), progress=False).frame
+    [told] = twice.loc[twice["attack"] == "shatter", "broke"].unique()
+    assert told.startswith("1: at step 0 ") and "; 2: at step 0 " in told
     with pytest.raises(NotFiniteError, match=r"attack shatter .* on after: at step 0"):
         attack(toy(), [Shatter(parts="broken right")], facts=make_facts(), progress=False)
 

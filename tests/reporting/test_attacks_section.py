@@ -67,9 +67,12 @@ def test_prompts_that_the_model_before_does_not_follow_are_named() -> None:
 def test_attacks_that_went_too_far_are_named() -> None:
     frame = synthetic.attack_frame({RELEARN: (0.6, 0.1), PROMPT: (0.2, 0.3)})
     ends = (frame["attack"] == "relearn") & (frame["model"] == "after") & (frame["step"] == frame["step"].max())
-    frame.loc[ends, "broke"] = "in epoch 7 the loss is nan"
+    frame.loc[ends, "broke"] = "mlp, folds 0: in epoch 7 the loss is nan"
     [warning] = AttackWords.of(frame).warnings
-    assert warning.startswith("Ended early") and "on the model after: in epoch 7 the loss is nan" in warning
+    assert (
+        warning.startswith("Ended early")
+        and "relearn on the model after, mlp, folds 0: in epoch 7 the loss is nan" in warning
+    )
     assert warning.count("epoch 7") == 1
 
 
