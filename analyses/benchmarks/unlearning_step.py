@@ -28,10 +28,10 @@ import mechunlearn as mu
 from mechunlearn.models import clone, hf
 from mechunlearn.runs import versions
 from mechunlearn.training import Trainer, borrowed
-from mechunlearn.unlearning.batches import Piece, Sources, assemble, draw
+from mechunlearn.unlearning.data.batches import Piece, Sources, assemble, draw
+from mechunlearn.unlearning.data.rows import fact_rows, shown, spread, text_rows
 from mechunlearn.unlearning.method import Method
 from mechunlearn.unlearning.options import Options
-from mechunlearn.unlearning.rows import fact_rows, shown, spread, text_rows
 
 METHODS: dict[str, Method] = {
     "gradient difference": mu.GradientDifference(),

@@ -1,15 +1,15 @@
 """Attacks: try a model again after unlearning, and the model that never knew beside it."""
 
-from .directions import AblateDirection, Steer
-from .interpolating import Interpolate
-from .noising import Noise
-from .prompting import Prompts
-from .protocol import Attack, Attempt, Given, asked, asked_with_near
-from .quantising import Quantise, below_bin
+from .attack import ATTACKS, SUITES, attack, listed
+from .base import Attack, Attempt, Given, asked, asked_with_near
+from .kinds.directions import AblateDirection, Steer
+from .kinds.interpolate import Interpolate
+from .kinds.noise import Noise
+from .kinds.prompts import Prompts
+from .kinds.quantise import Quantise, below_bin
+from .kinds.relearn import Relearn
 from .relearn import relearn
-from .relearning import Relearn
 from .result import Attacks
-from .suite import ATTACKS, SUITES, attack, listed
 from .summary import curve, recovered, steps_to_recover, summarise
 from .weights import matrices
 

@@ -9,10 +9,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..facts import Fact, Facts, fact_of
-from .protocol import Attempt, asked
-from .relearning import Relearn
+from .attack import ask, describe
+from .base import Attempt, asked
+from .kinds.relearn import Relearn
 from .result import Attacks
-from .suite import ask, describe
 
 
 def relearn(

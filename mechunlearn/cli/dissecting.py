@@ -52,7 +52,7 @@ def dissect(
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
     """
     from .. import dissection
-    from ..dissection.styles import METRICS
+    from ..dissection.plotting.styles import METRICS
     from ..sites import DEFAULT
 
     if metric not in METRICS:

@@ -37,8 +37,7 @@ def demo(
     from .. import dissection, reporting
     from ..facts import Facts, organism_text
     from ..models import load
-    from ..unlearning import NPO, GradientDifference
-    from ..unlearning import unlearn as make_forget
+    from ..unlearning import NPO, GradientDifference, unlearn as make_forget
 
     # The organism's matrices are too small to share out: more threads only wait for each other.
     torch.set_num_threads(1)

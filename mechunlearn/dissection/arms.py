@@ -17,8 +17,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..models.forward import Trace, resume, unembed
 from ..models.hooks import Hook
-from .engine import Trace, resume, unembed
 
 
 @dataclass(frozen=True)

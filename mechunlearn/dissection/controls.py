@@ -10,11 +10,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..facts import Tokens
 from ..models import slots
+from ..models.forward import Trace, record
 from ..sites import resolve
 from .arms import Arm, Scored, run_arms
-from .engine import Trace, record
+from .metrics import Reference, distances
 from .plan import Patch, activation_arm, hooks_to_record
-from .scores import Reference, distances
 from .sweep import Sweep
 
 BOTH = "mlp_coefficients+attention_output"

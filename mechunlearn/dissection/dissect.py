@@ -15,14 +15,14 @@ from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, Tokens, tokenize
 from ..models import compare, fingerprint, load
+from ..models.forward import check_replay
 from ..runs import RunFolder, versions
 from ..sites import DEFAULT, Site, resolve
 from .controls import measure_controls
-from .engine import check_replay
+from .frames import answer_table, describe, fact_table, noise_floor, result_frame, rule
 from .plan import patches
 from .result import Dissection
 from .sweep import Sweep, Where
-from .tables import answer_table, describe, fact_table, noise_floor, result_frame, rule
 from .units import measure
 from .windows import Family, Window, families
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..facts import Tokens
-from .scores import Reference, answer_logprob, distances, rounding
+from .metrics import Reference, answer_logprob, distances, rounding
 from .sweep import Sweep
 
 SCORED_AT_ONCE = 4_000_000  # logits scored at a time: 32 MB in float64

@@ -12,9 +12,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge, ParallelBlockBridge
 
 from ..models import Slot
+from ..models.forward import Trace, donor_value
 from ..sites import Site
 from .arms import Arm, Write
-from .engine import Trace, donor_value
 from .windows import Family
 
 POSITIONWISE = ("hook_attn_out", "hook_mlp_out", "mlp.hook_post", "mlp.hook_pre", "mlp.hook_pre_linear", "attn.hook_z")

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .peaks import strongest
-from .plots import plot_positions, plot_recovery
+from .plotting.recovery import plot_positions, plot_recovery
 from .summary import summarise
 
 FRAMES = ("frame", "controls", "facts", "answers")

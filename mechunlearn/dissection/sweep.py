@@ -14,8 +14,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..facts import Tokens, paper_positions
 from ..models import Slot, slots
+from ..models.forward import Trace, embed, parameters_of, record, resume, unembed
 from .arms import Arm, Scored, arm_hooks, run_arms
-from .engine import Trace, embed, parameters_of, record, resume, unembed
+from .metrics import Reference
 from .plan import (
     Patch,
     activation_arm,
@@ -25,7 +26,6 @@ from .plan import (
     spliced_arm,
     splices,
 )
-from .scores import Reference
 
 POSITIONS = ("all", "answer", "prompt", "paper", "each")
 Where = str | Sequence[int]

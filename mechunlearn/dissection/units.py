@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..facts import Tokens
 from ..runs import RunFolder
 from .measured import Measured, measure_batch
-from .scores import METRICS
+from .metrics import METRICS
 from .sweep import Sweep
 
 FACTS_AT_ONCE = 64

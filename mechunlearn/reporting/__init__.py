@@ -1,8 +1,8 @@
 """The one-file HTML report on what was forgotten, dissected, attacked and evaluated, and its verdict in words."""
 
-from .attacked import attack_table
-from .evaluated import across
+from .headline import Words
 from .report import report
-from .words import Words
+from .sections.attacks import attack_table
+from .sections.evaluation import across
 
 __all__ = ["Words", "across", "attack_table", "report"]

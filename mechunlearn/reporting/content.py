@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .attacked import AttacksSection, attacks_section
-from .evaluated import EvaluationSection, evaluation_section
 from .folders import find
-from .forgotten import UnlearningSection, unlearning_section
-from .sections import DissectionSection, dissection_section
+from .sections.attacks import AttacksSection, attacks_section
+from .sections.dissection import DissectionSection, dissection_section
+from .sections.evaluation import EvaluationSection, evaluation_section
+from .sections.unlearning import UnlearningSection, unlearning_section
 
 QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..errors import UserError
 from .content import Content
-from .latex import write_latex
-from .markdown import write_markdown
-from .page import write_page
-from .static import write_pictures
+from .writers.latex import write_latex
+from .writers.markdown import write_markdown
+from .writers.page import write_page
+from .writers.static import write_pictures
 
 WRITERS = {"html": write_page, "md": write_markdown, "pdf-ready": write_latex, "png": write_pictures}
 FILES = {"html": "report.html", "md": "report.md", "pdf-ready": "report.tex", "png": "figures"}

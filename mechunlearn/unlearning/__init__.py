@@ -1,9 +1,9 @@
 """Making a model forget: one verb, many methods, one budget."""
 
-from .budget import Budget
 from .catalogue import METHODS
 from .configure import configure, make_budget, make_layered
 from .describe import describe, kept_row
+from .loop.budget import Budget
 from .method import Method
 from .methods.breaking import Breaking
 from .methods.cir import CIR

@@ -8,8 +8,8 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UserError
-from .budget import Budget
 from .catalogue import METHODS
+from .loop.budget import Budget
 from .method import Method
 from .methods.layered import Layered
 

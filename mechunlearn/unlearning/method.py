@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..training import Phase, Settings
-from .batches import Piece
+from .data.batches import Piece
 from .retain import RETAIN
 from .step import Step
 

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..sites import resolve
 from ..training import Settings
-from .budget import Budget, check_recall
+from .loop.budget import Budget, check_recall
 from .method import Method
 
 LEARNING_RATE = 4e-4

@@ -16,15 +16,15 @@ from ..facts import Facts
 from ..models import fingerprint, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
 from ..showing import shown
-from .budget import Budget
+from .data.plan import check, plan
 from .describe import settings_of
+from .loop.budget import Budget
+from .loop.checkpoints import Save
+from .loop.stage import Outcome, Stage
 from .method import Method
 from .methods.layered import Layered
 from .options import Options
-from .plan import check, plan
 from .plot import plot
-from .saves import Save
-from .stage import Outcome, Stage
 
 
 @dataclass(frozen=True)

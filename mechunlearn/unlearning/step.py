@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..models import hf
 from ..models.hooks import Enough, Hook, hooked
-from .batches import Part, Piece
+from .data.batches import Part, Piece
 
 
 @dataclass(frozen=True)

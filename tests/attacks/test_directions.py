@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import mechunlearn as mu
-from mechunlearn.attacks.directions import AblateDirection, Steer
-from mechunlearn.attacks.residual import shifts
+from mechunlearn.attacks.kinds.directions import AblateDirection, Steer
+from mechunlearn.attacks.kinds.mean_shift import shifts
 from mechunlearn.errors import UserError
 from mechunlearn.facts import prompt_tokens
 from mechunlearn.models import clone, fingerprint, hf, slots

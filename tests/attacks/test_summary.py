@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise
 from mechunlearn.errors import UserError

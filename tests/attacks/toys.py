@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mechunlearn.attacks.protocol import Given
+from mechunlearn.attacks.base import Given
 from mechunlearn.facts import Fact, Facts, Template, tokenize
 from mechunlearn.models import load
 

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mechunlearn.dissection.plots import plot_positions, plot_recovery, window_families
-from mechunlearn.dissection.styles import style
+from mechunlearn.dissection.plotting.recovery import plot_positions, plot_recovery, window_families
+from mechunlearn.dissection.plotting.styles import style
 from mechunlearn.dissection.summary import summarise
 from mechunlearn.errors import UserError
 

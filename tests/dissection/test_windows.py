@@ -1,8 +1,7 @@
 """Windows: the paper's, and all the others."""
 
 import pytest
-from hypothesis import given as given_
-from hypothesis import strategies as st
+from hypothesis import given as given_, strategies as st
 
 from mechunlearn.dissection.windows import all_layers, families, from_, given, parse, single, sliding, up_to
 from mechunlearn.errors import UserError

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.errors import NotFiniteError, UserError
 from mechunlearn.evaluation import choice_accuracy, choice_probability, score_choices

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.evaluation import exact_memorisation, extraction_strength, score_answers, token_rank
 from mechunlearn.facts import tokenize

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import closer_to_one, log_truth_ratio, score_truth, true_better

@@ -5,8 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, multiple_choice

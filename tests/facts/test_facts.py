@@ -5,8 +5,7 @@ import json
 import pytest
 
 from mechunlearn.errors import UserError
-from mechunlearn.facts import Fact, Facts, Template
-from mechunlearn.facts import facts as facts_module
+from mechunlearn.facts import Fact, Facts, Template, facts as facts_module
 
 FACTS = Facts(
     [

@@ -7,8 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mechunlearn.errors import UserError
-from mechunlearn.models import checkpoint as checkpoint_module
-from mechunlearn.models import clone, compare, hf, load, save, slots, state
+from mechunlearn.models import checkpoint as checkpoint_module, clone, compare, hf, load, save, slots, state
 
 from ..architectures import LAYERS, NAMES, tiny
 from ..pairs import before, changed, rows, word_level

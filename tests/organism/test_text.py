@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mechunlearn.organism import World, make_world
 from mechunlearn.organism.learning import QUICK, language_loss, new_model, read

@@ -11,7 +11,7 @@ import pytest
 
 from mechunlearn.errors import UserError
 from mechunlearn.reporting import attack_table, report
-from mechunlearn.reporting.attacked import AttackWords, by_setting
+from mechunlearn.reporting.sections.attacks import AttackWords, by_setting
 
 from . import synthetic
 from .test_report import HOSTILE, Page

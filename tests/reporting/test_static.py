@@ -7,11 +7,11 @@ from pathlib import Path
 
 import plotly.io
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
-from mechunlearn.reporting import latex, markdown, report
+from mechunlearn.reporting import report
+from mechunlearn.reporting.writers import latex, markdown
 
 from . import synthetic
 from .test_report import HOSTILE

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import hf, load
 from mechunlearn.training import Settings, train
-from mechunlearn.unlearning.batches import Divisors, Part
-from mechunlearn.unlearning.rows import fact_rows, spread
+from mechunlearn.unlearning.data.batches import Divisors, Part
+from mechunlearn.unlearning.data.rows import fact_rows, spread
 from mechunlearn.unlearning.step import look
 
 COLOURS = ("red", "green", "blue", "dark grey")

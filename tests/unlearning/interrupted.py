@@ -26,10 +26,9 @@ from mechunlearn.unlearning import (
     Layered,
     UnlearningRun,
     run,
-    saves,
-    stage,
     unlearn,
 )
+from mechunlearn.unlearning.loop import checkpoints, stage
 
 from .conftest import TEXT
 
@@ -55,7 +54,7 @@ def go(case: str, model: TransformerBridge, facts: Facts, folder: Path | None, *
 
 # What may be interrupted: (owner, attribute) is called, and the process dies before or after the call.
 PLACES: dict[str, tuple[Any, str, bool]] = {
-    "write": (saves.Save, "write", True),  # after a state was saved
+    "write": (checkpoints.Save, "write", True),  # after a state was saved
     "replace": (Path, "replace", False),  # a file is written beside its place, not yet renamed
     "backward": (training.Trainer, "_update", False),  # in the middle of a step
     "bound": (training, "_bound", False),  # gradients are there, the weights have not moved
@@ -96,7 +95,7 @@ def main() -> None:
         case, moment = argument.split("/")
         child = os.fork()
         if child == 0:
-            saves.SHARE = 1.0  # however long it takes, so that what a call does is the same each time
+            checkpoints.SHARE = 1.0  # however long it takes, so that what a call does is the same each time
             what, number = moment.split(":")
             die_at(what, int(number))
             go(case, model, facts, folder / case)

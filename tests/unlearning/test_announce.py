@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mechunlearn.models import load, slots
-from mechunlearn.unlearning import DPO, NPO, CircuitBreakers, GradientAscent, stage, unlearn
+from mechunlearn.unlearning import DPO, NPO, CircuitBreakers, GradientAscent, unlearn
+from mechunlearn.unlearning.loop import stage
 
 from ..architectures import tiny
 from .conftest import TEXT

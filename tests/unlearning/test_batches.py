@@ -6,15 +6,14 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from mechunlearn.facts import Tokens
 from mechunlearn.models import clone, hf
 from mechunlearn.unlearning import NPO, GradientDifference
-from mechunlearn.unlearning.batches import Draws, Sources, assemble, draw
-from mechunlearn.unlearning.rows import Rows, fact_rows, shown, spread, text_rows, with_distractors
+from mechunlearn.unlearning.data.batches import Draws, Sources, assemble, draw
+from mechunlearn.unlearning.data.rows import Rows, fact_rows, shown, spread, text_rows, with_distractors
 from mechunlearn.unlearning.step import Step
 
 from .conftest import TEXT

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import text_kl, text_loss
 from mechunlearn.models import hf
-from mechunlearn.unlearning import NPO, Budget, GradientAscent, GradientDifference, stage, unlearn
-from mechunlearn.unlearning.budget import Referee, chance, check_recall
-from mechunlearn.unlearning.watch import Watch
+from mechunlearn.unlearning import NPO, Budget, GradientAscent, GradientDifference, unlearn
+from mechunlearn.unlearning.loop import stage
+from mechunlearn.unlearning.loop.budget import Referee, chance, check_recall
+from mechunlearn.unlearning.loop.evaluations import Watch
 
 from .conftest import TEXT
 from .test_resume import digest

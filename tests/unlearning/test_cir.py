@@ -9,9 +9,9 @@ from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf
 from mechunlearn.training import Settings, Trainer, borrowed
 from mechunlearn.unlearning import CIR, METHODS, NPO, Budget, GradientAscent, kept_row, unlearn
-from mechunlearn.unlearning.batches import Piece, Sources, assemble, draw
+from mechunlearn.unlearning.data.batches import Piece, Sources, assemble, draw
+from mechunlearn.unlearning.data.rows import fact_rows, shown, spread, text_rows
 from mechunlearn.unlearning.options import Options
-from mechunlearn.unlearning.rows import fact_rows, shown, spread, text_rows
 
 from .conftest import TEXT
 

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Template
 from mechunlearn.models import clone, hf
-from mechunlearn.unlearning import NPO, RMU, GradientDifference, Layered, plan, stage, unlearn
-from mechunlearn.unlearning.batches import assemble, draw
+from mechunlearn.unlearning import NPO, RMU, GradientDifference, Layered, unlearn
+from mechunlearn.unlearning.data import plan
+from mechunlearn.unlearning.data.batches import assemble, draw
+from mechunlearn.unlearning.loop import stage
 from mechunlearn.unlearning.methods.layered import split
 from mechunlearn.unlearning.step import Step
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mechunlearn.errors import UserError
 from mechunlearn.training import Phase, Settings
-from mechunlearn.unlearning import NPO, stage, watch
-from mechunlearn.unlearning.batches import Piece
+from mechunlearn.unlearning import NPO
+from mechunlearn.unlearning.data.batches import Piece
+from mechunlearn.unlearning.loop import evaluations, stage
 from mechunlearn.unlearning.method import Routine
 from mechunlearn.unlearning.step import Step
 
@@ -100,14 +101,14 @@ def test_memory_that_never_suffices_is_an_error(knowing, facts):
 
 def test_evaluation_takes_fewer_rows_where_memory_does_not_suffice(knowing, facts, monkeypatch, caplog):
     whole = run(knowing, facts, text=TEXT)
-    original = watch.score_answers
+    original = evaluations.score_answers
 
     def score(model, tokens, size):
         if size > 4:
             raise torch.OutOfMemoryError("out of memory")
         return original(model, tokens, size)
 
-    monkeypatch.setattr(watch, "score_answers", score)
+    monkeypatch.setattr(evaluations, "score_answers", score)
     result = run(knowing, facts, text=TEXT)
     assert "evaluating 4 rows at a time" in caplog.text
     assert digest(result.model) == digest(whole.model)

@@ -23,7 +23,7 @@ from mechunlearn.unlearning import (
     RefusalDPO,
     unlearn,
 )
-from mechunlearn.unlearning.plan import sources_of
+from mechunlearn.unlearning.data.plan import sources_of
 
 from .conftest import TEXT
 from .formulas import LOSSES

@@ -17,7 +17,8 @@ from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf
 from mechunlearn.runs import read_run
-from mechunlearn.unlearning import NPO, RefusalDPO, UnlearningRun, stage, unlearn
+from mechunlearn.unlearning import NPO, RefusalDPO, UnlearningRun, unlearn
+from mechunlearn.unlearning.loop import stage
 
 from .conftest import TEXT
 from .interrupted import OPTIONS, go

@@ -8,7 +8,7 @@ import torch
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import hf
-from mechunlearn.unlearning.rows import (
+from mechunlearn.unlearning.data.rows import (
     asked,
     fact_rows,
     shown,

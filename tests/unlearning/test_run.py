@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Facts
 from mechunlearn.unlearning import DPO, METHODS, NPO, GradientDifference, unlearn
+from mechunlearn.unlearning.data.plan import check
 from mechunlearn.unlearning.describe import describe
-from mechunlearn.unlearning.plan import check
 
 from .conftest import TEXT
 from .test_resume import digest

@@ -7,8 +7,8 @@ from torch import Tensor
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf, load
 from mechunlearn.unlearning import NPO, CircuitBreakers, GradientDifference, unlearn
+from mechunlearn.unlearning.data.rows import asked, shown, spread
 from mechunlearn.unlearning.method import Method
-from mechunlearn.unlearning.rows import asked, shown, spread
 from mechunlearn.unlearning.step import Step
 
 from .conftest import TEXT

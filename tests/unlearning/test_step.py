@@ -12,11 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechunlearn.errors import UserError
 from mechunlearn.models import hf, load
-from mechunlearn.unlearning.batches import Part, Piece, Sources
+from mechunlearn.unlearning.data.batches import Part, Piece, Sources
 from mechunlearn.unlearning.step import Step, look
 
-from ..architectures import LAYERS as DEPTH
-from ..architectures import NAMES, tiny
+from ..architectures import LAYERS as DEPTH, NAMES, tiny
 from . import formulas, worlds
 from .formulas import LOSSES
 from .worlds import HOOKS, LAYERS, ROWS, VOCABULARY, WIDTH, Outputs, World, random_rows, random_world

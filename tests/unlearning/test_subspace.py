@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from mechunlearn.unlearning.subspace import OVERSAMPLING, Directions, Stream, collapse
+from mechunlearn.unlearning.collapse.subspace import OVERSAMPLING, Directions, Stream, collapse
 
 LIKE = torch.zeros((), dtype=torch.float64)
 

@@ -5,7 +5,7 @@ import torch
 
 from mechunlearn.errors import UserError
 from mechunlearn.models import hf, load
-from mechunlearn.unlearning.taps import tapped
+from mechunlearn.unlearning.collapse.taps import tapped
 
 from ..architectures import NAMES, tiny
 

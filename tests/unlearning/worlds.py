@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mechunlearn.facts import Tokens
-from mechunlearn.unlearning.batches import Part, Piece, Sources, assemble
-from mechunlearn.unlearning.rows import Rows
+from mechunlearn.unlearning.data.batches import Part, Piece, Sources, assemble
+from mechunlearn.unlearning.data.rows import Rows
 from mechunlearn.unlearning.step import Seen, Step
 
 from .arithmetic import answer_tokens

@@ -13,12 +13,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
 from ...training import Phase, Settings
-from ..batches import Piece
-from ..collapser import TokenCollapser, WeightCollapser
+from ..collapse.collapser import TokenCollapser, WeightCollapser
+from ..collapse.subspace import COLLAPSES
+from ..collapse.taps import Taps, tapped
+from ..data.batches import Piece
 from ..method import Method, Routine
 from ..step import Seen, Step
-from ..subspace import COLLAPSES
-from ..taps import Taps, tapped
 from .breaking import Breaking
 
 

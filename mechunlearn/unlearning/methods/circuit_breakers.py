@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...adapters import lora
 from ...errors import UserError
+from ...models.lora import lora
 from ..depth import Place, boundary
 from ..method import Method
 from ..step import Step

@@ -11,7 +11,7 @@ import torch
 
 from ...errors import UserError
 from ...facts import Fact, Facts
-from ..budget import check_recall
+from ..loop.budget import check_recall
 from ..method import Method
 
 

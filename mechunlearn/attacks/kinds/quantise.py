@@ -1,0 +1,82 @@
+"""Quantisation: rounding may carry a small update back to where the weight came from (arXiv 2410.16454)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...models import clone, compare
+from ..base import Attack, Attempt, Given, asked_with_near
+from ..weights import matrices
+from .grids import bin_width, codes, known, quantise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantise(Attack):
+    """Every weight matrix inside the blocks rounded to a grid and back; embedding and unembedding stay as they are.
+
+    Attributes:
+        scheme: "int8": symmetric, one scale an output row; "int4": symmetric, one scale for 64 weights along the input
+            axis; "nf4": NormalFloat-4 (arXiv 2305.14314), one scale for 64 weights. The largest weight sets the scale.
+    """
+
+    scheme: str = "int4"
+
+    name: ClassVar[str] = "quantise"
+    source: ClassVar[str] = "2410.16454"
+
+    def __post_init__(self) -> None:
+        known(self.scheme)
+
+    @torch.no_grad()
+    def _rounded(self, model: TransformerBridge) -> TransformerBridge:
+        copied = clone(model)
+        for slot in matrices(copied):
+            inputs_last = slot.tensor.movedim(slot.features, -1)
+            inputs_last.copy_(quantise(inputs_last, self.scheme))
+        return copied
+
+    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
+        yield Attempt(self._rounded(model), asked_with_near(given), self.scheme)
+
+
+@torch.no_grad()
+def below_bin(before: TransformerBridge, after: TransformerBridge, scheme: str) -> pd.DataFrame:
+    """How much of what unlearning did to the weights is too small for a grid to tell.
+
+    Returns:
+        One row a weight matrix inside the blocks, and a last one named "all": `name, path, layer, role, elements`;
+        `moved`: the share of weights that differ in any bit; and of these `below_half_bin`: the share that moved by
+        less than half of the bin that `before`'s weight lies in; `same_level`: the share that has the same level of
+        its block in both models once both are rounded. NaN where nothing moved.
+
+    Raises:
+        UserError: the models cannot be compared; unknown scheme.
+    """
+    compare(before, after)
+    rows, counts = [], []
+    for old, new in zip(matrices(before), matrices(after), strict=True):
+        a, b = (slot.tensor.movedim(slot.features, -1) for slot in (old, new))
+        moved = a != b
+        small = moved & ((b - a).abs() < bin_width(a, scheme) / 2)
+        same = moved & (codes(a, scheme) == codes(b, scheme))
+        counts.append([a.numel(), *(int(part.sum()) for part in (moved, small, same))])
+        rows.append({"name": old.name, "path": old.path, "layer": old.layer, "role": "+".join(old.roles)})
+    rows.append({"name": "all", "path": "", "layer": -1, "role": ""})
+    counts.append([sum(column) for column in zip(*counts, strict=True)])
+    return pd.DataFrame([row | _shares(*count) for row, count in zip(rows, counts, strict=True)])
+
+
+def _shares(elements: int, moved: int, small: int, same: int) -> dict[str, int | float]:
+    undefined = float("nan")
+    return {
+        "elements": elements,
+        "moved": moved / elements,
+        "below_half_bin": small / moved if moved else undefined,
+        "same_level": same / moved if moved else undefined,
+    }

@@ -1,0 +1,203 @@
+"""Relearning: fine-tune on some of the forgotten facts, or on something harmless, and ask for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...errors import NotFiniteError, UserError
+from ...facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
+from ...models import clone
+from ...models.lora import lora
+from ...sites import resolve
+from ...training import Phase, Settings, Trainer, borrowed
+from ..base import Attack, Attempt, Broken, Given, asked
+
+DATA = ("folds", "near", "far", "text")
+FORMS = ("text", "choice")
+SUBSETS = ("all_but_one", "one", "every")
+TRAINABLE = ("everything", "mlp", "lora")
+OPTIONS = 4  # to choose from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearn(Attack):
+    """Fine-tuning on the facts T of some folds, all blocks trained, and asking for V, the facts of the other folds.
+
+    The attack of arXiv 2505.09500 (every proper subset of folds), 2410.08827 and 2509.11816, whose published code
+    leaves the late blocks alone. An epoch shows each fact once, in the next of its prompt and paraphrases; V is asked
+    in held-out phrasings before the first and after every epoch. No fact of V, and no held-out phrasing, is ever
+    trained on. Near facts are asked as well after the last epoch: an attack that ruins the model shows there.
+
+    A word of V may still be met where T says it too: as the answer to a fact of T, or as one of T's distractors in the
+    form "choice". That tells which answers there are, not whose they are, and the never-knew twin is told the same.
+
+    Attributes:
+        data: "folds": T; "near", "far", "text": facts or text that were to be kept (benign relearning), all forget
+            facts being asked.
+        subsets: of folds to train on: "all_but_one", "one", or "every" proper subset.
+        form: "text": the statement, every token trained; "choice": a question with four options, the answer trained.
+        trainable: "everything", "mlp", or "lora" (adapters of `rank` on every linear map of the blocks).
+        optimizer, learning_rate, epochs, batch: constant rate, gradients clipped to norm 1, weights in float32.
+    """
+
+    data: str = "folds"
+    subsets: str = "all_but_one"
+    form: str = "text"
+    trainable: str = "everything"
+    rank: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-4
+    epochs: int = 6
+    batch: int = 16
+
+    name: ClassVar[str] = "relearn"
+    source: ClassVar[str] = "2410.08827, 2505.09500"
+
+    def __post_init__(self) -> None:
+        for field, known in (("data", DATA), ("subsets", SUBSETS), ("form", FORMS), ("trainable", TRAINABLE)):
+            if getattr(self, field) not in known:
+                raise UserError(f"relearn: {field}={getattr(self, field)!r} is not one of {', '.join(known)}")
+        if self.epochs < 0 or self.batch < 1:
+            raise UserError("relearn: epochs must be at least 0 and batch at least 1")
+        self._settings(1, 0)
+
+    @property
+    def label(self) -> str:
+        """The settings in words; no two attacks share them, so that a summary never mixes any."""
+        what = "" if self.data == "folds" else f"{self.data}, "
+        own = [
+            words
+            for words, told in (
+                ("as choices", self.form == "choice"),
+                ("every subset", self.data == "folds" and self.subsets == "every"),
+                ("one fold", self.data == "folds" and self.subsets == "one"),
+                (f"rank {self.rank}", self.trainable == "lora" and self.rank != Relearn.rank),
+                (f"{self.epochs} epochs", self.epochs != Relearn.epochs),
+                (f"batches of {self.batch}", self.batch != Relearn.batch),
+            )
+            if told
+        ]
+        return ", ".join([f"{what}{self.trainable}", f"{self.optimizer} {self.learning_rate:g}", *own])
+
+    def needs(self, given: Given) -> str | None:
+        if self.data == "text":
+            return None if given.text else "general text"
+        trained = given.forget if self.data == "folds" else given.retain.where(role=self.data)
+        if self.data == "folds" and len(trained.folds) < 2:
+            return "forget facts in two folds or more"
+        if not len(trained):
+            return f"{self.data} facts"
+        if self.form == "choice" and min(len(wrong_answers(fact)) for fact in trained) < OPTIONS - 1:
+            return f"{OPTIONS - 1} distractors of every fact that it trains on"
+        return None
+
+    def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt | Broken]:
+        near = asked(given.retain.where(role="near"))
+        for part, train, test in self.partings(given):
+            told = f"{self.label}: {part}" if given.progress else None
+            step = 0
+            try:
+                # The order of batches follows from the data: the same for every model that is attacked.
+                for step, state in self.learn(model, train, given.seed, told):
+                    last = step == self.epochs
+                    questions = test.with_items([*test, *near]) if last else test
+                    yield Attempt(state, questions, self.label, part, step)
+            except NotFiniteError as error:
+                yield Broken(self.label, part, f"in epoch {step + 1} {error}")
+
+    def partings(self, given: Given) -> Iterator[tuple[str, Facts | tuple[str, ...], Facts]]:
+        """(what is trained in words, what is trained on, the questions asked) for every part of the attack."""
+        if self.data == "text":
+            yield "text", given.text, asked(given.forget)
+        elif self.data != "folds":
+            yield self.data, given.retain.where(role=self.data), asked(given.forget)
+        else:
+            folds = list(given.forget.folds)
+            most = len(folds) - 1
+            sizes = {"all_but_one": [most], "one": [1], "every": range(most, 0, -1)}[self.subsets]
+            for size in sizes:
+                for chosen in combinations(folds, size):
+                    rest = [fold for fold in folds if fold not in chosen]
+                    train, test = (given.forget.where(fold=part) for part in (list(chosen), rest))
+                    yield f"folds {'+'.join(map(str, chosen))}", train, asked(test)
+
+    def learn(
+        self, model: TransformerBridge, train: Facts | Sequence[str], seed: int, progress: str | None = None
+    ) -> Iterator[tuple[int, TransformerBridge]]:
+        """(epochs done, the model then), from 0 on; one copy of `model`, changed between what is yielded.
+
+        Raises:
+            UserError: facts without answers or too long, too few distractors for "choice", weights below float32.
+        """
+        copied = clone(model)
+        copied.eval()
+        yield 0, copied
+        if not self.epochs:
+            return
+        with borrowed(copied), self._trained(copied, seed) as parameters:
+            steps = -(-len(train) // self.batch)
+            phase = Phase(lambda rows: {"loss": self._loss(copied, rows)}, self._settings(steps * self.epochs, seed))
+            trainer = Trainer(copied, [phase], seed, parameters)
+            for epoch in tqdm(range(1, self.epochs + 1), desc=progress, disable=progress is None, leave=False):
+                rows = self._rows(train, epoch, copied, seed)
+                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 10_007 + epoch))
+                copied.train()
+                for chosen in order.split(self.batch):
+                    trainer.advance([rows[chosen.tolist()].trim()])
+                copied.eval()
+                yield epoch, copied
+
+    def _rows(self, train: Facts | Sequence[str], epoch: int, model: TransformerBridge, seed: int) -> Tokens:
+        """What an epoch shows: each fact in the next of its phrasings, or as a fresh question; each text once."""
+        if not isinstance(train, Facts):
+            return tokenize_texts(train, model.tokenizer, context=model.cfg.n_ctx)
+        if self.form == "choice":
+            shown = [_as_choice(fact, seed * 10_007 + epoch) for fact in train]
+        else:
+            shown = [_phrased(fact, epoch + place) for place, fact in enumerate(train)]
+        rows = tokenize(train.with_items(shown), model.tokenizer, context=model.cfg.n_ctx)
+        return rows if self.form == "choice" else _every_token(rows)
+
+    def _loss(self, model: TransformerBridge, rows: Tokens) -> Float[Tensor, ""]:
+        logits = model(rows.ids, attention_mask=rows.attention)
+        return nn.functional.cross_entropy(logits[rows.predicts].float(), rows.targets)
+
+    def _settings(self, steps: int, seed: int) -> Settings:
+        return Settings(steps, self.learning_rate, self.optimizer, seed=seed)
+
+    @contextmanager
+    def _trained(self, model: TransformerBridge, seed: int) -> Iterator[list[nn.Parameter]]:
+        if self.trainable == "lora":
+            with lora(model, self.rank, self.rank, seed=seed) as parameters:
+                yield parameters
+        else:
+            sites = ["everything"] if self.trainable == "everything" else ["mlp_keys", "value_vectors"]
+            yield [slot.tensor for site in sites for slot in resolve(site, model).slots]
+
+
+def _as_choice(fact: Fact, seed: int) -> Fact:
+    return multiple_choice(fact, options=OPTIONS, letters=False, seed=seed).question
+
+
+def _phrased(fact: Fact, turn: int) -> Fact:
+    phrasings = (fact.prompt, *fact.paraphrases)
+    return replace(fact, prompt=phrasings[turn % len(phrasings)], paraphrases=(), held_out=())
+
+
+def _every_token(rows: Tokens) -> Tokens:
+    """The same rows with every token but the first to be predicted."""
+    predicted = rows.attention.bool().clone()
+    predicted[:, 0] = False
+    before = torch.zeros_like(predicted)
+    before[:, :-1] = predicted[:, 1:]
+    return replace(rows, answers=predicted, predicts=before)

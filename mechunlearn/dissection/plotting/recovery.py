@@ -1,0 +1,294 @@
+"""Figures of a dissection, made from its frame or its summary alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ...errors import UserError
+from ..summary import summarise
+from .maps import plot_positions
+from .styles import GREY, METRICS, STATISTICS, arrow, choose, count, faint, layers, number, style, text
+
+__all__ = ["plot_positions", "plot_recovery", "window_families"]
+
+
+_LOWEST, _HIGHEST = -0.5, 1.25  # the part of the axis that is read; what lies outside is marked at its edge
+
+
+def plot_recovery(
+    source: Any,
+    metric: str = "mse",
+    statistic: str = "mean_of_ratios",
+    *,
+    direction: str | None = None,
+    windows: str | None = None,
+) -> go.Figure:
+    """Recovery by the centre of the patched window: a line a site with its interval, parameters dashed.
+
+    Whatever has no place on the layer axis (all layers at once; embeddings, final norm, unembedding) stands
+    as markers at the right. Values far outside [0, 1] are marked at the edge of the axis and counted in a
+    note.
+
+    Args:
+        source: a `Dissection`, its frame, or its summary.
+        metric: one of the frame's metrics.
+        statistic: "mean_of_ratios" (the paper's) or "ratio_of_means".
+        direction: "before->after" or "after->before"; None takes the first that the source has.
+        windows: which family of windows (see `window_families`); None takes the widest.
+
+    Raises:
+        UserError: the source has no such metric, statistic, direction or family of windows.
+    """
+    if statistic not in STATISTICS:
+        raise UserError(f"no statistic {statistic!r}: choose {' or '.join(STATISTICS)}")
+    summary = _as_summary(source)
+    summary = summary[summary["position"].isna()]
+    summary, direction = choose(summary, metric, direction)
+    families = window_families(summary)
+    if windows is None:
+        windows = next(iter(families), None)
+    elif windows not in families:
+        raise UserError(f"no windows {windows!r} here: there are {', '.join(families) or 'none'}")
+    lines = families[windows] if windows is not None else summary.iloc[:0]
+    n_layers = int(summary["last_layer"].max()) + 1
+    aside = _aside(summary, n_layers)
+
+    figure = go.Figure()
+    low, high = _axis(pd.concat([lines, aside])[statistic])
+    outside: list[float] = []
+    for site, rows in lines.groupby("site", sort=False, observed=True):
+        rows = rows.sort_values("centre")
+        _add_line(figure, str(site), rows, statistic, joined=True)
+        outside += _mark_outside(figure, str(site), rows, statistic, low, high)
+    shown = set(lines["site"])
+    for site, rows in aside.groupby("site", sort=False, observed=True):
+        named = bool((rows["tick"] != site).any())  # else the axis itself names it
+        _add_line(figure, str(site), rows, statistic, joined=False, legend=named and site not in shown)
+        outside += _mark_outside(figure, str(site), rows, statistic, low, high)
+    _dress(figure, lines, aside, n_layers, (low, high), outside)
+    donor, recipient = direction.split("->")
+    for value, name in ((1, donor), (0, recipient)):
+        figure.add_hline(y=value, line={"color": GREY, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=0,
+            y=value,
+            xref="paper",
+            text=f"{value} = as {name}",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom" if value else "top",  # away from the curves between the two
+            font={"size": 11, "color": GREY},
+        )
+    figure.update_layout(
+        title={
+            "text": f"Recovery by layer: {METRICS.get(metric, text(metric))}",
+            "subtitle": {
+                "text": f"{windows or 'no windows'}, {arrow(direction)}, {STATISTICS[statistic][2]},"
+                f" {count(pd.concat([lines, aside]))}"
+            },
+        },
+        yaxis_title="recovery",
+    )
+    return figure
+
+
+def window_families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows by the windows that belong on one line, widest first: "windows of 5 layers", "single layers".
+
+    Windows that touch the first or the last layer are clipped or cumulative and join the widest family. All
+    layers at once and sites without layers belong to none.
+    """
+    n_layers = int(summary["last_layer"].max()) + 1 if len(summary) else 0
+    rows = summary[(summary["first_layer"] >= 0) & ~_is_all(summary, n_layers)]
+    width = rows["last_layer"] - rows["first_layer"] + 1
+    singles = rows["first_layer"][width == 1].nunique() == n_layers
+    inner = (rows["first_layer"] > 0) & (rows["last_layer"] < n_layers - 1)
+    if n_layers == 1:
+        return {}
+    family = width.where(inner | (width == 1) & singles)
+    widest = family[family > 1].max() if (family > 1).any() else width.max()
+    family = family.fillna(widest)
+    return {
+        "single layers" if value == 1 else f"windows of up to {value:.0f} layers": rows[family == value]
+        for value in sorted(family.unique(), reverse=True)
+    }
+
+
+def _as_summary(source: Any) -> pd.DataFrame:
+    if not isinstance(source, pd.DataFrame):
+        return source.summary()
+    return source if "mean_of_ratios" in source.columns else summarise(source)
+
+
+def _is_all(summary: pd.DataFrame, n_layers: int) -> pd.Series:
+    return (summary["first_layer"] == 0) & (summary["last_layer"] == n_layers - 1)
+
+
+def _aside(summary: pd.DataFrame, n_layers: int) -> pd.DataFrame:
+    """Rows without a place among the layers, at places right of them (in `centre`), with `tick`."""
+    rows = summary[(summary["first_layer"] < 0) | _is_all(summary, n_layers)]
+    tick = np.where(rows["first_layer"] < 0, rows["site"], "all layers")
+    ticks = sorted(dict.fromkeys(tick), key=lambda name: name != "all layers")
+    place = pd.Series([n_layers + 0.5 + ticks.index(name) * 0.9 for name in tick], index=rows.index)
+    nth = rows.assign(tick=tick).groupby("tick").cumcount()
+    size = rows.assign(tick=tick).groupby("tick")["site"].transform("size")
+    spread = (nth - (size - 1) / 2) * (0.6 / size.clip(lower=2))  # side by side, not on top of each other
+    return rows.assign(centre=place + spread, tick=tick, place=place)
+
+
+def _add_line(
+    figure: go.Figure, site: str, rows: pd.DataFrame, statistic: str, *, joined: bool, legend: bool = True
+) -> None:
+    color, symbol = style(site)
+    dash = "solid" if rows["kind"].iloc[0] == "activation" else "dash"
+    low, high, _ = STATISTICS[statistic]
+    bounded = rows[rows[low].notna()]
+    if joined and len(bounded):
+        figure.add_trace(
+            go.Scatter(
+                x=[*bounded["centre"], *bounded["centre"][::-1]],
+                y=[*bounded[high], *bounded[low][::-1]],
+                fill="toself",
+                fillcolor=faint(color),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                legendgroup=text(site),
+                showlegend=False,
+            )
+        )
+    bars = {} if joined else {"error_y": _bars(rows, statistic)}
+    figure.add_trace(
+        go.Scatter(
+            x=rows["centre"],
+            y=rows[statistic],
+            name=text(site),
+            legendgroup=text(site),
+            showlegend=legend,
+            mode="lines+markers" if joined else "markers",
+            line={"color": color, "dash": dash, "width": 2},
+            marker={
+                "symbol": symbol,
+                "size": 7 if joined else 9,
+                "color": color,
+                "line": {"width": 1.5, "color": color},
+            },
+            customdata=_told(site, rows, statistic),
+            hovertemplate=_HOVER,
+            **bars,
+        )
+    )
+
+
+_HOVER = (
+    "<b>%{customdata[0]}</b><br>layers %{customdata[1]}<br>recovery %{customdata[2]} [%{customdata[3]},"
+    " %{customdata[4]}]<br>n = %{customdata[5]}, undefined %{customdata[6]}<extra></extra>"
+)
+
+
+def _told(site: str, rows: pd.DataFrame, statistic: str) -> list[list[Any]]:
+    """What a point says when it is hovered: site, window, value, interval, counts."""
+    low, high, _ = STATISTICS[statistic]
+    return [
+        [text(site), layers(first, last), number(value), number(lo), number(hi), n, undefined]
+        for first, last, value, lo, hi, n, undefined in zip(
+            *(rows[c] for c in ("first_layer", "last_layer", statistic, low, high, "n", "n_undefined")), strict=True
+        )
+    ]
+
+
+def _bars(rows: pd.DataFrame, statistic: str) -> dict[str, Any]:
+    low, high, _ = STATISTICS[statistic]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rows[high] - rows[statistic],
+        "arrayminus": rows[statistic] - rows[low],
+        "width": 3,
+        "thickness": 1.2,
+    }
+
+
+def _axis(values: pd.Series) -> tuple[float, float]:
+    values = values.dropna()
+    lowest, highest = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    return max(_LOWEST, min(lowest, 0.0) - 0.12), min(_HIGHEST, max(highest, 1.0) + 0.1)
+
+
+def _mark_outside(
+    figure: go.Figure, site: str, rows: pd.DataFrame, statistic: str, low: float, high: float
+) -> list[float]:
+    """Triangles at the edge of the axis where the value itself is beyond it; returns those values."""
+    y = rows[statistic]
+    beyond = (y < low) | (y > high)
+    if beyond.any():
+        inset = 0.025 * (high - low)
+        figure.add_trace(
+            go.Scatter(
+                x=rows["centre"][beyond],
+                y=np.where(y[beyond] < low, low + inset, high - inset),
+                mode="markers",
+                marker={
+                    "symbol": ["triangle-down" if value < low else "triangle-up" for value in y[beyond]],
+                    "color": style(site)[0],
+                    "size": 10,
+                },
+                customdata=_told(site, rows[beyond], statistic),
+                hovertemplate=_HOVER.replace("<extra>", "<br>outside the axis<extra>"),
+                legendgroup=text(site),
+                showlegend=False,
+            )
+        )
+    return [float(value) for value in y[beyond]]
+
+
+def _dress(
+    figure: go.Figure,
+    lines: pd.DataFrame,
+    aside: pd.DataFrame,
+    n_layers: int,
+    axis: tuple[float, float],
+    outside: list[float],
+) -> None:
+    step = max(1, n_layers // 16)
+    ticks = list(range(0, n_layers, step)) if len(lines) else []
+    places = dict(zip(aside["place"], aside["tick"], strict=True))
+    figure.update_xaxes(
+        title="centre of the window (layer)" if len(lines) else None,
+        tickvals=[*ticks, *places],
+        ticktext=[*map(str, ticks), *(text(tick) for tick in places.values())],
+        range=[
+            -0.5 if len(lines) else n_layers - 0.1,
+            max([n_layers - 0.5, *(place + 0.6 for place in places)]),
+        ],
+        showgrid=False,
+        zeroline=False,
+    )
+    if places and len(lines):
+        figure.add_vline(x=n_layers - 0.1, line={"color": GREY, "width": 1})
+    figure.update_yaxes(range=list(axis), zeroline=False)
+    if outside:
+        ends = dict.fromkeys(f"{value:.3g}" for value in (min(outside), max(outside)))
+        figure.add_annotation(
+            text=f"▾▴ {len(outside)} value{'s lie' if len(outside) > 1 else ' lies'} outside this axis"
+            f" ({' to '.join(ends)})",
+            xref="paper",
+            yref="paper",
+            x=1,
+            y=1,
+            xanchor="right",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 11},
+        )
+    figure.update_layout(
+        template="plotly_white",
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
+        hovermode="closest",
+        height=520,
+        margin={"l": 60, "r": 20, "t": 90, "b": 110},
+    )

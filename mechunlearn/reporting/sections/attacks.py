@@ -1,0 +1,231 @@
+"""Attacks on the page and in the terminal: what came back, in a sentence, and setting by setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...attacks.plots import plot_attacks, plot_curve
+from ...attacks.summary import ANY, curve, summarise
+from ...showing import plain, short
+from ..elements import Figure, flat, spaced
+from ..folders import AttacksRun
+
+KNOWS = 0.5  # a model before that answers less than this under a prompt: silence under it says nothing
+COLUMNS = ("recall", "last", "never-knew", "excess", "before", "near", "n")
+WIDTH = 44  # characters of a setting in the terminal
+
+
+@dataclass(frozen=True)
+class AttackWords:
+    """What attacks say together: a headline, and what casts doubt on it."""
+
+    headline: str
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> AttackWords:
+        """Of the frame of attacks, and of what could not be run."""
+        summary = by_setting(frame)
+        best = _strongest(frame, summary)
+        everyone = not best["helped"]
+        return cls(
+            " ".join([_came_back(best, everyone=everyone), *_beside_the_twin(best), *_near(best)]),
+            (
+                *_anchor(summary),
+                *(_with_before(best, summary) if everyone else []),
+                *_not_understood(summary),
+                *_ended_early(frame),
+                *_not_tested(left_out or {}),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class AttacksSection:
+    """One run of attacks on the page."""
+
+    name: str
+    anchor: str
+    models: str
+    words: AttackWords
+    figures: list[Figure]
+    table: pd.DataFrame  # attack, setting, and COLUMNS, as texts
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+
+
+def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
+    """Everything the page says about one run of attacks."""
+    summary = by_setting(run.frame)
+    settings = dict(run.run.get("settings") or {})
+    left_out = settings.pop("left_out", None) or {}
+    figures = [Figure.of(plot_attacks(run.frame))]
+    if len(curve(run.frame)):
+        figures.append(Figure.of(plot_curve(run.frame)))
+    return AttacksSection(
+        name=run.name,
+        anchor=anchor,
+        models=_models(run.run["about"].get("models") or {}),
+        words=AttackWords.of(run.frame, left_out),
+        figures=figures,
+        table=_table(summary),
+        settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
+        versions=flat(run.run.get("versions") or {}),
+    )
+
+
+def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
+    """The summary by setting, with `helped` of each."""
+    needs = frame.groupby(["attack", "setting"])["helped"].any().reset_index()
+    found = summarise(frame).merge(needs, on=["attack", "setting"], how="left")
+    return found.astype({"helped": bool})
+
+
+def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
+    """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
+    summary = by_setting(frame)
+    table = _table(summary)
+    words = AttackWords.of(frame, left_out)
+    minds = [f"Mind: {warning}" for warning in words.warnings]
+    return "\n".join(
+        [plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])), "", words.headline, *minds]
+    )
+
+
+def _table(summary: pd.DataFrame) -> pd.DataFrame:
+    """A row a setting, all texts."""
+    rows = [
+        (
+            str(row["attack"]),
+            str(row["setting"]),
+            _cell(row, "value", "low", "high"),
+            _cell(row, "last"),
+            _cell(row, "never_knew", "never_knew_low", "never_knew_high"),
+            _cell(row, "excess", "excess_low", "excess_high", "+.2f"),
+            _cell(row, "before"),
+            _cell(row, "near"),
+            str(row["n"]),
+        )
+        for row in summary.to_dict("records")
+    ]
+    return pd.DataFrame(rows, columns=["attack", "setting", *COLUMNS])
+
+
+def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shape: str = ".2f") -> str:
+    """A number with its interval; never "-0.00"."""
+    if pd.isna(row[name]):
+        return "–"
+    texts = [f"{round(row[key], 2) + 0.0:{shape}}" for key in (name, low, high) if key]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def _strongest(frame: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
+    """The row of the strongest attack that gets no help; of the strongest of all where each does."""
+    over_all = summarise(frame, by="attack").set_index("attack")
+    if ANY not in over_all.index:
+        return _highest(summary)
+    names = summary["attack"] + ": " + summary["setting"]
+    return summary[names == over_all.loc[ANY, "setting"]].iloc[0]
+
+
+def _highest(summary: pd.DataFrame) -> pd.Series:
+    return summary.iloc[int(summary["value"].to_numpy().argmax())]
+
+
+def _came_back(best: pd.Series, *, everyone: bool) -> str:
+    who = "that need no help" if everyone else "tried, all of which use the model before or the beginning of the answer"
+    return (
+        f"Of the attacks {who}, the strongest is {_named(best)}: under it the model answers "
+        f"{best['value']:.1%} {_percents(best, 'low', 'high')} of {best['n']} facts to forget, {best['start']:.1%} "
+        "when nobody attacks."
+    )
+
+
+def _beside_the_twin(best: pd.Series) -> list[str]:
+    if pd.isna(best["never_knew"]):
+        return []
+    points = [100 * best[name] for name in ("excess", "excess_low", "excess_high")]
+    by = f"{points[0] + 0.0:+.1f} percentage points [{points[1] + 0.0:+.1f}, {points[2] + 0.0:+.1f}]"
+    if points[1] > 0:
+        verdict = "more comes back than the attack teaches a model that never knew"
+    elif points[2] < 0:
+        verdict = "less comes back than the attack teaches a model that never knew"
+    else:
+        verdict = "the two cannot be told apart"
+    twin = f"{best['never_knew']:.1%} {_percents(best, 'never_knew_low', 'never_knew_high')}"
+    return [f"The never-knew model answers {twin} under the same attack. The excess is {by}: {verdict}."]
+
+
+def _near(best: pd.Series) -> list[str]:
+    return [] if pd.isna(best["near"]) else [f"Of near facts it then answers {best['near']:.1%}."]
+
+
+def _anchor(summary: pd.DataFrame) -> list[str]:
+    if summary["never_knew"].notna().any():
+        return []
+    return [
+        "No never-knew model was attacked, so the figure has no anchor: what an attack teaches, and lucky guesses, "
+        "cannot be told from what was still there."
+    ]
+
+
+def _with_before(best: pd.Series, summary: pd.DataFrame) -> list[str]:
+    stronger = summary[summary["helped"] & (summary["value"] > best["value"])]
+    if stronger.empty:
+        return []
+    top = _highest(stronger)
+    return [
+        "With what an attacker need not have (the model before, or the beginning of the answer), "
+        f"{_named(top)} brings recall to "
+        f"{top['value']:.1%} {_percents(top, 'low', 'high')}."
+    ]
+
+
+def _not_understood(summary: pd.DataFrame) -> list[str]:
+    rows = summary[summary["before"] < KNOWS]
+    if rows.empty:
+        return []
+    listed = "; ".join(f"{row['setting']} ({row['before']:.1%})" for row in rows.to_dict("records"))
+    return [
+        f"Under some prompts the model before itself answers less than {KNOWS:.0%} of the facts, so that silence "
+        f"under them says nothing: {listed}."
+    ]
+
+
+def _ended_early(frame: pd.DataFrame) -> list[str]:
+    """Attacks that broke a model: what they could have brought back later is not known."""
+    ends = frame[frame["broke"] != ""].drop_duplicates(["attack", "model", "broke"])
+    listed = [f"{row['attack']} on the model {row['model']}, {row['broke']}" for _, row in ends.iterrows()]
+    return [f"Ended early, so that later steps were not asked: {'; '.join(listed)}."] if listed else []
+
+
+def _not_tested(left_out: Mapping[str, str]) -> list[str]:
+    if not left_out:
+        return []
+    return [f"Not tested: {'; '.join(f'{name}, which needs {need}' for name, need in left_out.items())}."]
+
+
+def _named(row: pd.Series) -> str:
+    return f"{row['attack']} ({row['setting']})" if row["setting"] else str(row["attack"])
+
+
+def _percents(row: pd.Series, low: str, high: str) -> str:
+    return f"[{row[low]:.1%}, {row[high]:.1%}]"
+
+
+def _models(names: Mapping[str, str]) -> str:
+    """Who is attacked, beside whom."""
+    others = "; ".join(f"{role}: {names[role]}" for role in ("never-knew", "before") if role in names)
+    return f"{names.get('after', 'a model')}, attacked" + (f" ({others})" if others else "")
+
+
+def _attacks(attacks: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The attacks that were run, a line each."""
+    return [
+        (str(one.get("attack", "attack")), ", ".join(f"{spaced(k)}: {v}" for k, v in one.items() if k != "attack"))
+        for one in attacks
+    ]

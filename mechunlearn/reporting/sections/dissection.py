@@ -1,0 +1,146 @@
+"""Dissections on the page: texts, tables and figures, all plain text that the writers escape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...dissection.peaks import Peak, judged, peak_table
+from ...dissection.plotting.recovery import plot_positions, plot_recovery, window_families
+from ...dissection.plotting.styles import METRICS
+from ...dissection.summary import summarise
+from ..elements import Figure, flat
+from ..fact_table import FactTable
+from ..folders import DissectionRun
+from ..headline import Words
+
+
+@dataclass(frozen=True)
+class DissectionSection:
+    """One dissection on the page."""
+
+    name: str
+    anchor: str
+    about: dict[str, Any]
+    words: Words
+    figures: list[Figure]
+    more_figures: list[Figure]
+    peaks: pd.DataFrame
+    behaviour: pd.DataFrame
+    controls: pd.DataFrame
+    n_passed: int
+    n_failed: int
+    noise: pd.DataFrame
+    changed: pd.DataFrame
+    facts: FactTable
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+
+
+def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
+    """Everything the page says about one dissection."""
+    summary = summarise(run.frame)
+    about = run.run["about"]
+    figures, more = _figures(run.frame, summary)
+    words = Words.of(summary, controls=run.controls, facts=run.facts)
+    verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
+    return DissectionSection(
+        name=run.name,
+        anchor=anchor,
+        about=about,
+        words=words,
+        figures=figures,
+        more_figures=more,
+        peaks=peak_table(words.peaks, _answered(run.answers, words.peaks)),
+        behaviour=_behaviour(run.facts),
+        controls=_controls(run.controls),
+        n_passed=sum(verdicts),
+        n_failed=len(verdicts) - sum(verdicts),
+        noise=_noise(run.frame, about.get("noise_floor") or {}),
+        changed=_changed(about.get("comparison") or {}),
+        facts=FactTable.of(run.facts, run.answers, run.frame, words.peaks),
+        settings=flat(_settings(about)),
+        versions=flat(about.get("versions") or run.run.get("versions") or {}),
+    )
+
+
+def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], list[Figure]]:
+    """The figures to see at once, and those for who wants more: other metrics, the other statistic."""
+    shown, more = [], []
+    whole = summary[summary["position"].isna()]
+    metrics = list(dict.fromkeys(whole["metric"]))
+    first = "mse" if "mse" in metrics else next(iter(metrics), None)
+    for direction in dict.fromkeys(whole["direction"]):
+        rows = whole[whole["direction"] == direction]
+        for family in list(window_families(rows)) or [None]:
+            for metric in metrics:
+                figure = Figure.of(plot_recovery(rows, metric, direction=direction, windows=family))
+                (shown if metric == first else more).append(figure)
+            if first is not None:
+                other = plot_recovery(rows, first, "ratio_of_means", direction=direction, windows=family)
+                more.append(Figure.of(other))
+    maps = frame[frame["position"].notna()]
+    for direction, metric in dict.fromkeys(zip(maps["direction"], maps["metric"], strict=True)):
+        figure = Figure.of(plot_positions(maps, metric, direction=direction))
+        (shown if metric == "mse" else more).append(figure)
+    return shown, more
+
+
+def _answered(answers: pd.DataFrame, found: tuple[Peak, ...]) -> dict[str, float]:
+    """The share of facts answered right under the patch at each site's peak."""
+    shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
+    places = {peak.site: (peak.site, peak.first_layer, peak.last_layer) for peak in found}
+    return {site: float(shares[place]) for site, place in places.items() if place in shares.index}
+
+
+def _behaviour(facts: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for label, name, shape in (
+        ("answered right", "correct", "{:.1%}"),
+        ("answer's log-probability (mean, nats)", "logprob", "{:.3f}"),
+    ):
+        before, after = (facts[f"{which}_{name}"].astype(float).mean() for which in ("before", "after"))
+        rows.append((label, shape.format(before), shape.format(after)))
+    return pd.DataFrame(rows if len(facts) else [], columns=[f"{len(facts)} facts", "before", "after"])
+
+
+def _controls(controls: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in controls.to_dict("records"):
+        outcome = ("passed" if row["passed"] else "failed") if judged(row["passed"]) else "measured"
+        numbers = ["–" if pd.isna(row[name]) else f"{row[name]:.6g}" for name in ("expected", "measured", "tolerance")]
+        rows.append((row["control"], row["site"], row["metric"], *numbers, outcome))
+    return pd.DataFrame(rows, columns=["control", "site", "metric", "expected", "measured", "tolerance", "outcome"])
+
+
+def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> pd.DataFrame:
+    """Per metric: the floor, and how many of the frame's rows lie below it."""
+    rows = [
+        (
+            METRICS.get(str(metric), str(metric)),
+            f"{floor[str(metric)]:.3g}" if metric in floor else "not stated",
+            f"{int((~defined).sum())} of {len(defined):,}",
+        )
+        for metric, defined in frame["defined"].astype(bool).groupby(frame["metric"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["metric", "noise floor", "undefined rows"])
+
+
+def _changed(comparison: Mapping[str, Any]) -> pd.DataFrame:
+    """Relative change of the weights, by role."""
+    changes: Mapping[str, Any] = comparison.get("relative_change") or {}
+    rows = [
+        (role.replace("_", " "), f"{change['mean']:.2%}", f"{change['max']:.2%}") for role, change in changes.items()
+    ]
+    return pd.DataFrame(rows, columns=["parameters", "relative change, mean of their tensors", "largest"])
+
+
+def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page does not say elsewhere; families of windows by name, not window by window."""
+    settings = {key: value for key, value in about.items() if key not in ("comparison", "versions")}
+    if isinstance(about.get("windows"), Mapping):
+        settings["windows"] = list(about["windows"])
+    return settings

@@ -1,0 +1,61 @@
+"""Evaluations on the page and in the terminal: measures down, groups across."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..elements import flat, spaced
+from ..folders import EvaluationRun
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """One evaluation on the page."""
+
+    name: str
+    anchor: str
+    model: str
+    before: str | None
+    table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
+    settings: list[tuple[str, str]]
+    versions: list[tuple[str, str]]
+
+
+def evaluation_section(run: EvaluationRun, anchor: str) -> EvaluationSection:
+    """Everything the page says about one evaluation."""
+    about = dict(run.run["about"])
+    measures = about.pop("measures", None) or {}
+    wide = across(run.frame)
+    meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
+    table = wide.assign(**{"what it is": meaning}).rename_axis(index="measure").reset_index()
+    settings = {key: value for key, value in (run.run.get("settings") or {}).items() if key not in about}
+    return EvaluationSection(
+        name=run.name,
+        anchor=anchor,
+        model=str(about.get("model") or "a model"),
+        before=about.get("before"),
+        table=table.assign(measure=table["measure"].map(spaced)).map(str),
+        settings=flat(about | settings),
+        versions=flat(run.run.get("versions") or {}),
+    )
+
+
+def _meaning(known: Mapping[str, Any]) -> str:
+    """What a measure is, and which way it points."""
+    return "; ".join(str(known[key]) for key in ("what", "direction") if known.get(key))
+
+
+def across(table: pd.DataFrame) -> pd.DataFrame:
+    """What `evaluate` gives, with a row a measure and a column a group: "value [low, high] n"."""
+    groups = list(table.columns[: list(table.columns).index("measure")])
+    cells = table.assign(
+        group=table[groups].fillna("").agg(" ".join, axis=1).str.strip(),
+        cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}] {row.n}" for row in table.itertuples()],
+    )
+    order = {name: list(dict.fromkeys(cells[name])) for name in ("measure", "group")}
+    wide = cells.pivot(index="measure", columns="group", values="cell").fillna("")
+    return wide.loc[order["measure"], order["group"]].rename_axis(index=None, columns="mean [95 %] n")

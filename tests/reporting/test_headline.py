@@ -1,0 +1,169 @@
+"""The verdict claims what the summary shows, and warns where it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mechunlearn.dissection.peaks import amount, decimal, name
+from mechunlearn.dissection.summary import summarise
+from mechunlearn.reporting import Words
+
+from . import synthetic
+
+
+def summary(values: dict[str, dict[tuple[int, int], float]], n: int = 100, **columns: object) -> pd.DataFrame:
+    """Means by site and window; parameters are told by their names."""
+    rows = [
+        {
+            "site": site,
+            "kind": "activation" if site in ("mlp_coefficients", "attention_output", "residual") else "parameters",
+            "direction": "before->after",
+            "first_layer": first,
+            "last_layer": last,
+            "centre": (first + last) / 2,
+            "position": pd.NA,
+            "metric": "mse",
+            "mean_of_ratios": value,
+            "mean_low": value - 0.02,
+            "mean_high": value + 0.02,
+            "ratio_of_means": value,
+            "ratio_low": value - 0.02,
+            "ratio_high": value + 0.02,
+            "n": n,
+            "n_undefined": 0,
+        }
+        for site, windows in values.items()
+        for (first, last), value in windows.items()
+    ]
+    return pd.DataFrame(rows).assign(**columns)  # pyright: ignore[reportArgumentType]
+
+
+FLAT = {(0, 1): 0.01, (2, 3): -0.02, (0, 3): 0.03}
+GOOD = synthetic.controls()
+FACTS = synthetic.facts(100)
+
+
+def words(values: dict[str, dict[tuple[int, int], float]], **options: object) -> Words:
+    given = {"controls": GOOD, "facts": FACTS} | options
+    return Words.of(summary(values), **given)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_published_picture() -> None:
+    verdict = words({"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.8, (0, 3): 0.9}, "value_vectors": FLAT})
+    assert "much of it returns (0.80)" in verdict.headline and "layers 2–3" in verdict.headline
+    assert "value vectors brings back next to nothing" in verdict.headline
+    assert "left in place" in verdict.headline
+    assert verdict.warnings == ()
+    assert "0.90 in all layers at once" in verdict.evidence[1]
+
+
+def test_value_vectors_left_in_place_is_only_said_where_coefficients_recover() -> None:
+    verdict = words({"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.1}, "value_vectors": FLAT})
+    assert "left in place" not in verdict.headline and "No patched state" in verdict.headline
+
+
+def test_one_window_in_which_value_vectors_matter_is_not_nothing() -> None:
+    for value in (0.4, -0.4):
+        verdict = words({"mlp_coefficients": {(2, 3): 0.8}, "value_vectors": FLAT | {(1, 2): value}})
+        assert "value vectors brings back next to nothing in any window" not in verdict.headline
+    assert "worst window" in " ".join(verdict.evidence)
+
+
+def test_value_vectors_that_matter_a_little_are_measured() -> None:
+    verdict = words({"mlp_coefficients": {(2, 3): 0.8}, "value_vectors": {(0, 1): 0.14, (2, 3): -0.2}})
+    assert "value vectors brings back little (at most 0.14 in layers 0–1, -0.20 in the worst" in verdict.headline
+
+
+def test_parameters_that_undo_the_change_are_named() -> None:
+    verdict = words({"mlp_keys": {(0, 1): 0.95, (2, 3): 0.0}, "value_vectors": FLAT})
+    assert "restoring MLP keys in layers 0–1 alone undoes nearly everything" in verdict.headline
+
+
+def test_the_residual_stream_is_no_cause() -> None:
+    verdict = words({"residual": {(0, 0): 0.99}, "attention_output": {(0, 1): 0.05}})
+    assert "residual" not in verdict.headline and "No patched state" in verdict.headline
+    assert "holds too much" in words({"residual": {(0, 0): 0.99}}).headline
+
+
+def test_a_change_that_only_all_layers_bring_back_is_told() -> None:
+    spread = words({"mlp_coefficients": {(0, 0): 0.1, (1, 1): 0.12, (0, 1): 0.9}}).headline
+    assert "more than 0.12 of the change in any window (MLP coefficients in layer 1) that leaves layers out" in spread
+    assert "all layers at once bring back 0.90" in spread
+    assert "all layers" not in words({"mlp_coefficients": {(0, 0): 0.1, (1, 1): 0.12, (0, 1): 0.2}}).headline
+
+
+def test_all_undefined() -> None:
+    frame = synthetic.frame(5, undefined=5)
+    verdict = Words.of(summarise(frame, draws=20), controls=GOOD, facts=FACTS)
+    assert verdict.headline.startswith("Undefined")
+    assert not any("nan" in text for text in (*verdict.evidence, *verdict.warnings))
+
+
+def test_some_undefined_and_few_facts_are_warned_of() -> None:
+    frame = synthetic.frame(5, undefined=2)
+    warnings = " ".join(Words.of(summarise(frame, draws=20), controls=GOOD, facts=FACTS).warnings)
+    assert "Only 3 facts" in warnings and "2 of 5 facts are undefined" in warnings
+
+
+def test_failing_and_missing_controls_are_warned_of() -> None:
+    values = {"mlp_coefficients": {(2, 3): 0.8}}
+    failed = words(values, controls=synthetic.controls(failing=True)).warnings
+    assert "1 of 3 controls failed: empty window" in failed[0]
+    assert "No controls" in words(values, controls=None).warnings[0]
+
+
+def test_models_that_never_knew_or_still_know_are_warned_of() -> None:
+    values = {"mlp_coefficients": {(2, 3): 0.8}}
+    assert "only 0% right" in " ".join(words(values, facts=FACTS.assign(before_correct=False)).warnings)
+    assert "still answers 100% right" in " ".join(words(values, facts=FACTS.assign(after_correct=True)).warnings)
+
+
+def test_estimators_that_disagree_are_warned_of() -> None:
+    table = summary({"mlp_coefficients": {(2, 3): 0.8}}, ratio_of_means=0.4)
+    assert "0.80 against 0.40" in " ".join(Words.of(table, controls=GOOD, facts=FACTS).warnings)
+
+
+def test_the_other_direction_speaks_of_damage() -> None:
+    table = summary({"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.8}}, direction="after->before")
+    verdict = Words.of(table, controls=GOOD, facts=FACTS)
+    assert "damage can be carried over" in verdict.headline and "after model's" in verdict.headline
+    both = Words.of(summarise(synthetic.frame(4, directions=("before->after", "after->before")), draws=20))
+    assert both.headline.startswith("The answer can be put back")
+    assert "damage can be carried over" in both.evidence[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.9, "nearly everything"), (0.6, "much"), (0.3, "a part"), (0.1, "little"), (0.09, "next to nothing"),
+     (-3.0, "next to nothing")],
+)  # fmt: skip
+def test_amounts(value: float, expected: str) -> None:
+    assert amount(value) == expected
+
+
+def test_small_texts() -> None:
+    assert decimal(-0.001) == "0.00" and decimal(-0.01) == "-0.01"
+    assert name("attention_qk") == "attention QK" and name("mlp_keys") == "MLP keys"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from([*synthetic.SHAPES, "residual", "block", "my.regex"]),
+                       st.dictionaries(st.sampled_from([(0, 1), (2, 3), (0, 3), (1, 1), (-1, -1)]),
+                                       st.floats(-50, 1) | st.just(np.nan), min_size=1), min_size=1))  # fmt: skip
+def test_there_is_always_a_sentence(values: dict[str, dict[tuple[int, int], float]]) -> None:
+    table = summary(values)
+    table.loc[table["mean_of_ratios"].isna(), "n"] = 0
+    verdict = Words.of(table)
+    assert verdict.headline and len(verdict.peaks) == len(values)
+    assert "nan" not in " ".join((verdict.headline, *verdict.evidence)).lower()
+
+
+def test_a_map_of_positions_gets_no_verdict() -> None:
+    table = summary({"residual": {(2, 2): 0.8}}).assign(position=3)
+    verdict = Words.of(table, controls=GOOD, facts=FACTS)
+    assert "map of single positions" in verdict.headline
+    assert "Undefined" not in verdict.headline
+    assert verdict.peaks == ()
