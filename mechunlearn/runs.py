@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from .errors import UserError
 
-PACKAGES = ("mechunlearn", "torch", "transformers", "transformer-lens", "accelerate", "peft", "numpy", "pandas")
+PACKAGES = ("mechunlearn", "torch", "transformers", "transformer-lens", "peft", "numpy", "pandas")
 
 
 def versions() -> dict[str, str]:

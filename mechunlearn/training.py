@@ -1,8 +1,8 @@
 """One way to train everything that is trained here: the organism, unlearning, relearning.
 
 A `Trainer` knows nothing of what is learned: it is given the pieces of a step's batch, asks functions for the loss, and
-steps. Accumulation over the pieces comes from accelerate, the learning-rate schedules from transformers. All it knows
-can be written down and put back, so that a run goes on bit for bit where it was interrupted. `train` is the plain loop.
+steps. The learning-rate schedules come from transformers. All it knows can be written down and put back, so that a run
+goes on bit for bit where it was interrupted. `train` is the plain loop.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
@@ -94,12 +92,9 @@ class Trainer:
         self, model: nn.Module, phases: Sequence[Phase], seed: int = 0, parameters: Iterable[nn.Parameter] | None = None
     ) -> None:
         self.model, self.phases, self.seed = model, tuple(phases), seed
-        self.parameters = _choose(model, parameters)
+        self.parameters = _trainable(model, parameters)
         self.step, self.scale = 0, 1.0
-        # The model stays on the device it was loaded to, which need not be the one accelerate would choose.
-        self._accelerator = Accelerator(device_placement=False, mixed_precision="no")
         self._optimizers = [_optimizer(list(self.parameters.values()), phase.settings) for phase in self.phases]
-        self._steppers = [self._accelerator.prepare_optimizer(optimizer) for optimizer in self._optimizers]
         self._factors = [_factor(*pair) for pair in zip(self._optimizers, self.phases, strict=True)]
 
     def advance(self, pieces: Sequence[Any]) -> dict[str, float]:
@@ -124,23 +119,19 @@ class Trainer:
         return row
 
     def _update(self, place: int, pieces: Sequence[Any]) -> dict[str, float]:
-        phase, stepper = self.phases[place], self._steppers[place]
+        phase, optimizer = self.phases[place], self._optimizers[place]
         rate = phase.settings.learning_rate * self._factors[place](self.step) * self.scale
         row: dict[str, float] = {}
-        self._accelerator.gradient_accumulation_steps = len(pieces)
-        self._accelerator.step = 0
         for piece in pieces:
-            with self._accelerator.accumulate(self.model):
-                parts = _evaluate(phase.loss, send_to_device(piece, _device(self.model)), self.model, phase.settings)
-                _record(row, parts, self.step + 1, phase, len(pieces))
-                self._accelerator.backward(parts["loss"])
-                if self._accelerator.sync_gradients:
-                    if phase.before_step is not None:
-                        phase.before_step()
-                    row[f"{phase.name}gradient_norm"] = _bound(self.parameters.values(), self.step + 1, phase.settings)
-                    for group in stepper.param_groups:
-                        group["lr"] = rate
-                stepper.step()
+            parts = _evaluate(phase.loss, _moved(piece, _device(self.model)), self.model, phase.settings)
+            _record(row, parts, self.step + 1, phase, len(pieces))
+            (parts["loss"] / len(pieces)).backward()
+        if phase.before_step is not None:
+            phase.before_step()
+        row[f"{phase.name}gradient_norm"] = _bound(self.parameters.values(), self.step + 1, phase.settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
         row[f"{phase.name}learning_rate"] = rate
         return row
 
@@ -243,7 +234,16 @@ def _evaluate(
         return loss(piece)
 
 
-def _choose(model: nn.Module, chosen: Iterable[nn.Parameter] | None) -> dict[str, nn.Parameter]:
+def _moved(piece: Any, device: torch.device) -> Any:
+    """A piece on that device: anything that has `to`, or a dict, a list or a tuple of such."""
+    if isinstance(piece, dict):
+        return {name: _moved(part, device) for name, part in piece.items()}
+    if isinstance(piece, list | tuple):
+        return type(piece)(_moved(part, device) for part in piece)
+    return piece.to(device) if hasattr(piece, "to") else piece
+
+
+def _trainable(model: nn.Module, chosen: Iterable[nn.Parameter] | None) -> dict[str, nn.Parameter]:
     """The parameters to train by name; the others' `requires_grad` is switched off: no cost, no move."""
     wanted = None if chosen is None else {id(parameter) for parameter in chosen}
     found = {}

@@ -2,10 +2,11 @@
 
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
-from .facts import Facts, fact_of, organism_text
+from .facts import PROMPTS, Facts, fact_of, organism_text
 from .tokens import Tokens, check_passages, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
 __all__ = [
+    "PROMPTS",
     "Choice",
     "Fact",
     "Facts",

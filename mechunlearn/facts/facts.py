@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 BUILT_IN = ("organism", "organism:domain", "organism:entities")
 FORGET_SETS = ("domain", "entities")
+PROMPTS = ("own", "held_out", "all")
 _DATA = Path(__file__).parent.parent / "data"
 
 
@@ -80,6 +81,21 @@ class Facts(Sequence[Fact]):
         facts = cls(items, name=path.stem, format=taken, template=template)
         log.info("%s: %d facts, read as %s", path, len(facts), taken)
         return facts
+
+    @classmethod
+    def of(cls, source: Facts | str | Path) -> Facts:
+        """What every verb takes for facts: a `Facts` as it is; a file or a built-in name is read.
+
+        Raises:
+            UserError: as `read`; something else than these.
+        """
+        if isinstance(source, Facts):
+            return source
+        if isinstance(source, str | Path):
+            return cls.read(source)
+        raise UserError(
+            f"{type(source).__name__}: facts are a Facts, a file or a built-in name; from a list: Facts([Fact(…), …])"
+        )
 
     @classmethod
     def builtin(cls, name: str = "organism", forget: str = "domain") -> Facts:
@@ -155,6 +171,26 @@ class Facts(Sequence[Fact]):
             for number, prompt in enumerate(fact.held_out)
         )
 
+    def questions(self, prompts: str = "held_out") -> Facts:
+        """One fact a question: what a model is asked, in the phrasings that are named.
+
+        Args:
+            prompts: "held_out" (those that training must not show; a fact that has none is asked by its own prompt),
+                "own" (each fact's prompt), or "all" (its prompt, its paraphrases and its held-out phrasings).
+
+        Ids tell a phrasing from its fact ("12" is asked as "12", "12#p0", "12#h0"); `fact_of` gives the fact's again.
+
+        Raises:
+            UserError: no such phrasings.
+        """
+        if prompts not in PROMPTS:
+            raise UserError(f"prompts {prompts!r}: facts are asked by one of {', '.join(PROMPTS)}")
+        return self.with_items(
+            replace(fact, prompt=prompt, id=fact.id + mark, paraphrases=(), held_out=())
+            for fact in self.items
+            for mark, prompt in _phrasings(fact, prompts)
+        )
+
     @property
     def hash(self) -> str:
         """The SHA-256 of the facts and the template (not of the name), in hexadecimal."""
@@ -213,9 +249,17 @@ def _choose(record: Record, forget: str) -> Record:
     return Record(values, record.place)
 
 
+def _phrasings(fact: Fact, prompts: str) -> list[tuple[str, str]]:
+    """(what marks the phrasing in a question's id, its prompt)."""
+    own = [("", fact.prompt)]
+    hidden = [(f"#h{number}", prompt) for number, prompt in enumerate(fact.held_out)]
+    shown = [(f"#p{number}", prompt) for number, prompt in enumerate(fact.paraphrases)]
+    return {"own": own, "held_out": hidden or own, "all": own + shown + hidden}[prompts]
+
+
 def fact_of(question: str) -> str:
-    """The id of the fact that a question asks for: what stands before the "#h0" of `Facts.held_out`."""
-    return re.sub(r"#h\d+$", "", question)
+    """The id of the fact that a question asks for: what stands before the "#h0" or "#p0" of `Facts.questions`."""
+    return re.sub(r"#[hp]\d+$", "", question)
 
 
 def organism_text(split: str = "held_out") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,16 +18,19 @@ from ..errors import UserError
 from .checkpoint import clone
 from .wrapping import quiet_loading, wrap
 
+Source = str | Path | nn.Module
+"""What every verb takes for a model; see `load`."""
+
 DATA = Path(__file__).parent.parent / "data"
 BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 def load(
-    source: str | Path | nn.Module,
+    source: Source,
     *,
     device: str | torch.device | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     revision: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> TransformerBridge:
@@ -34,11 +38,14 @@ def load(
 
     Args:
         source: a hub name ("meta-llama/Llama-3.1-8B"), a checkpoint folder, a `transformers` causal language model, a
-            `TransformerBridge`, or "organism" / "organism:never-knew". A module is wrapped in place; it is copied
-            first only where dtype or device differ. A bridge that already fits is returned as it is.
-        device: where to put it; default: a GPU if there is one.
-        dtype: the precision of the analysis. float32 also for bfloat16 checkpoints: rounding to bfloat16 alone was
-            seen to be 23–40 % of the effect of a small restoration.
+            `TransformerBridge`, or "organism" / "organism:never-knew". A bridge that already fits is returned as it
+            is. Of a module the bridge shares the weights, and the module itself stays as it is; weights are copied
+            only where another dtype or device is asked for.
+        device: where to put it; None leaves a module or a bridge where it is, and takes a GPU for a checkpoint if
+            there is one.
+        dtype: "float32", "bfloat16", "float16" or "float64"; None leaves a module or a bridge as it is, and reads a
+            checkpoint as float32, also one that was stored in bfloat16: rounding to bfloat16 alone was seen to be
+            23–40 % of the effect of a small restoration.
         revision: branch, tag or commit on the hub.
         tokenizer: for modules, which carry none; else the checkpoint's own is used.
 
@@ -46,34 +53,61 @@ def load(
         UserError: missing folder, name not reachable, pickled or broken weights, tensors missing from the checkpoint,
             NaN or infinite weights, an architecture that TransformerLens does not know, a bridge in compatibility mode.
     """
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = Placement(None if device is None else torch.device(device), None if dtype is None else DTYPES[dtype])
     if isinstance(source, TransformerBridge):
-        if source.compatibility_mode:
-            raise UserError("the bridge is in compatibility mode, which folds weights; load the model again without it")
-        tokenizer, name, module = tokenizer or source.tokenizer, source.cfg.model_name, None
-        if _fits(source.original_model, where, DTYPES[dtype]) and tokenizer is source.tokenizer:
-            return source
-        module = clone(source)
-        module = module.to(where).to(DTYPES[dtype])
-        module.tokenizer = tokenizer
-        return module
+        return _bridge(source, wanted, tokenizer)
     if isinstance(source, nn.Module):
-        if not isinstance(source, PreTrainedModel):
-            raise UserError(f"{type(source).__name__}: not a transformers model; give one made by AutoModelForCausalLM")
-        module, name = source, type(source).__name__
-        if not _fits(module, where, DTYPES[dtype]):
-            module = cast(Any, copy.deepcopy(module)).to(where).to(DTYPES[dtype])
-        module.set_attn_implementation("eager")
-    else:
-        module, found, name = _from_checkpoint(source, DTYPES[dtype], revision)
-        module, tokenizer = cast(Any, module).to(where), tokenizer or found
-    return wrap(module.eval(), tokenizer, name)
+        return _module(source, wanted, tokenizer)
+    if not isinstance(source, str | Path):
+        raise UserError(f"{type(source).__name__}: a model is a name, a checkpoint folder, a module or a bridge")
+    where = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module, found, name = _from_checkpoint(source, wanted.dtype or torch.float32, revision)
+    return wrap(cast(Any, module).to(where).eval(), tokenizer or found, name)
 
 
-def _fits(module: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
-    return all(p.device.type == device.type and p.dtype == dtype for p in module.parameters())
+@dataclass(frozen=True)
+class Placement:
+    """Where weights are to be, and how precise; None is as they are."""
+
+    device: torch.device | None
+    dtype: torch.dtype | None
+
+    def holds(self, module: nn.Module) -> bool:
+        """Whether all parameters are so already; a device without a number is any of its kind."""
+        return all(self._on(p.device) and self.dtype in (None, p.dtype) for p in module.parameters())
+
+    def _on(self, device: torch.device) -> bool:
+        wanted = self.device
+        return wanted is None or (wanted.type == device.type and wanted.index in (None, device.index))
+
+    def put(self, module: Any) -> Any:
+        """The module, moved there."""
+        module = module if self.device is None else module.to(self.device)
+        return module if self.dtype is None else module.to(self.dtype)
+
+
+def _bridge(
+    source: TransformerBridge, wanted: Placement, tokenizer: PreTrainedTokenizerBase | None
+) -> TransformerBridge:
+    if source.compatibility_mode:
+        raise UserError("the bridge is in compatibility mode, which folds weights; load the model again without it")
+    if wanted.holds(source.original_model) and tokenizer in (None, source.tokenizer):
+        return source
+    copied = wanted.put(clone(source))
+    copied.tokenizer = tokenizer or source.tokenizer
+    return copied
+
+
+def _module(source: nn.Module, wanted: Placement, tokenizer: PreTrainedTokenizerBase | None) -> TransformerBridge:
+    if not isinstance(source, PreTrainedModel):
+        raise UserError(f"{type(source).__name__}: not a transformers model; give one made by AutoModelForCausalLM")
+    # The tensors stay the caller's; the modules around them are ours, so that hooks, flags and names are not theirs.
+    shared = {} if not wanted.holds(source) else {id(t): t for t in (*source.parameters(), *source.buffers())}
+    module = wanted.put(copy.deepcopy(source, shared))
+    module.set_attn_implementation("eager")
+    return wrap(module.eval(), tokenizer, type(source).__name__)
 
 
 def _from_checkpoint(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mechunlearn.errors import UserError
-from mechunlearn.facts import Fact, Facts, Template, facts as facts_module
+from mechunlearn.facts import PROMPTS, Fact, Facts, Template, fact_of, facts as facts_module
 
 FACTS = Facts(
     [
@@ -125,3 +125,24 @@ def test_unknown_built_in_facts_are_refused():
         Facts.builtin("organsim")
     with pytest.raises(UserError, match="no forget set 'people'; it has domain, entities"):
         Facts.builtin("organism", forget="people")
+
+
+def test_questions_by_every_kind_of_phrasing():
+    facts = Facts([Fact("a", "x", paraphrases=("b",), held_out=("c", "d")), Fact("e", "y", paraphrases=("f",))])
+    asked = {name: [(fact.id, fact.prompt) for fact in facts.questions(name)] for name in PROMPTS}
+    assert asked["own"] == [("0", "a"), ("1", "e")]
+    assert asked["held_out"] == [("0#h0", "c"), ("0#h1", "d"), ("1", "e")]
+    assert asked["all"] == [("0", "a"), ("0#p0", "b"), ("0#h0", "c"), ("0#h1", "d"), ("1", "e"), ("1#p0", "f")]
+    assert [fact_of(name) for name, _ in asked["all"]] == ["0", "0", "0", "0", "1", "1"]
+    with pytest.raises(UserError, match="own, held_out, all"):
+        facts.questions("held-out")
+
+
+def test_facts_are_what_they_are_or_what_is_read(tmp_path):
+    facts = Facts([Fact("a", "x")])
+    facts.save(tmp_path / "mine.jsonl")
+    assert Facts.of(facts) is facts
+    assert Facts.of(tmp_path / "mine.jsonl").hash == Facts.of(str(tmp_path / "mine.jsonl")).hash == facts.hash
+    assert len(Facts.of("organism").forget)
+    with pytest.raises(UserError, match="a Facts, a file or a built-in name"):
+        Facts.of([Fact("a", "x")])

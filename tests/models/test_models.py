@@ -191,3 +191,29 @@ def test_save_does_not_write_over_anything(tmp_path):
     folder = saved(tmp_path)
     with pytest.raises(UserError, match="exists already"):
         save(before("llama"), folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_is_shared_not_taken_over(name):
+    """Its weights are the bridge's; names, flags, attention and hooks stay the caller's, however often it is loaded."""
+    module, tokens = tiny(name).train(), rows()
+    if module._supports_sdpa:
+        module.set_attn_implementation("sdpa")
+    attention, names = module.config._attn_implementation, [key for key, _ in module.named_modules()]
+    first, second = load(module), load(module)
+    assert module.training and module.config._attn_implementation == attention
+    assert [key for key, _ in module.named_modules()] == names
+    assert not hf(first).training and torch.equal(logits(first, tokens), logits(second, tokens))
+    with torch.no_grad():
+        module.get_input_embeddings().weight.mul_(2)
+    assert torch.equal(logits(first, tokens), logits(load(module), tokens))
+
+
+def test_precision_and_place_stay_as_given():
+    module = tiny("llama").to(torch.bfloat16)
+    bridge = load(module)
+    assert {p.dtype for p in bridge.parameters()} == {torch.bfloat16}
+    assert next(hf(bridge).parameters()).data_ptr() == next(module.parameters()).data_ptr()
+    assert load(bridge) is bridge
+    assert {p.dtype for p in load(bridge, dtype="float32").parameters()} == {torch.float32}
+    assert {p.dtype for p in bridge.parameters()} == {torch.bfloat16}

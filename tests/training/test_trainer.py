@@ -169,3 +169,25 @@ def test_only_the_given_parameters_are_trained() -> None:
         assert [name for name, p in model.named_parameters() if p.requires_grad] == ["outer.bias"]
     assert {name for name, tensor in weights(model).items() if not torch.equal(tensor, start[name])} == {"outer.bias"}
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_another_user_of_accelerate_in_the_process_changes_nothing() -> None:
+    """Accelerate's state is one a process: a trainer that took part in it would accumulate by the other's count."""
+    accelerate = pytest.importorskip("accelerate")
+
+    def trained() -> dict[str, Tensor]:
+        model = Net()
+        trainer = Trainer(model, [Phase(squared(model), Settings(3, 0.1))])
+        for _ in range(3):
+            trainer.advance(numbered(2))
+        return weights(model)
+
+    alone = trained()
+    try:
+        other = accelerate.Accelerator(gradient_accumulation_steps=7, mixed_precision="bf16", cpu=True)
+        with other.accumulate(Net()):
+            beside = trained()
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+        accelerate.state.GradientState._reset_state()
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
