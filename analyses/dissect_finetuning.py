@@ -67,7 +67,15 @@ def do(job: str, folder: Path, steps: int = STEPS, step: int = 2) -> Tables:
         steps=steps, learning_rate=rate, evaluate_every=EVERY, seed=seed, run=folder, progress=False,
     )  # fmt: skip
     result = mu.dissect(
-        before, run.model, facts.forget[::step], SITES, WINDOWS, seed=seed, run=folder / "dissection", progress=False
+        before,
+        run.model,
+        facts.forget[::step],
+        sites=SITES,
+        windows=WINDOWS,
+        prompts="own",
+        seed=seed,
+        run=folder / "dissection",
+        progress=False,
     )
     few = facts.with_items([*facts.forget[::8], *facts.near[::8], *facts.far[::16]])
     behaviour = evaluate(

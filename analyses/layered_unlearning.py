@@ -182,7 +182,7 @@ def _two_way(plain: Any, layered: Any, facts: mu.Facts, seed: int, attack: mu.Re
     for model in (plain, layered):
         *_, (_, state) = attack.learn(model, train, seed)  # one model that changes: only its last state is there
         attacked.append(state)
-    found = mu.dissect(attacked[0], attacked[1], test, TWO_WAY, "all,single", seed=seed, progress=False)
+    found = mu.dissect(attacked[0], attacked[1], test, sites=TWO_WAY, windows="all,single", seed=seed, progress=False)
     means = {
         which: evaluate(state, test, measures=["recall"])["value"].iloc[0]
         for which, state in zip(("plain", "layered"), attacked, strict=True)

@@ -59,7 +59,16 @@ def main() -> None:
                 before, method, forget, facts.retain, text=text, retain_text=mu.organism_text("train"),
                 steps=steps, learning_rate=LEARNING_RATE, evaluate_every=50, seed=seed, run=folder,
             )  # fmt: skip
-            result = mu.dissect(before, run.model, forget, SITES, WINDOWS, seed=seed, run=folder / "dissection")
+            result = mu.dissect(
+                before,
+                run.model,
+                forget,
+                sites=SITES,
+                windows=WINDOWS,
+                prompts="own",
+                seed=seed,
+                run=folder / "dissection",
+            )
             summary = result.summary().query("metric == 'mse'").assign(method=name, seed=seed)
             scores.append(summary)
             change = result.frame.groupby("metric", observed=True)["baseline"].mean()

@@ -53,3 +53,12 @@ def word_level(vocabulary: list[str], folder: Path) -> PreTrainedTokenizerBase:
     fast = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     fast.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
+
+
+def snapshot(model: TransformerBridge):
+    """Everything that a pass must leave as it was: hooks, flags, parameters."""
+    return (
+        sum(len(point.fwd_hooks) for point in model.hook_dict.values()),
+        [(module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()],
+        [(p.requires_grad, p.data_ptr(), float(p.detach().double().sum())) for p in model.parameters()],
+    )

@@ -11,7 +11,8 @@ import pytest
 from mechunlearn.attacks import Attacks
 from mechunlearn.dissection import Dissection
 from mechunlearn.dissection.peaks import strongest
-from mechunlearn.dissection.plotting.recovery import plot_positions, plot_recovery
+from mechunlearn.dissection.plotting.maps import plot_positions
+from mechunlearn.dissection.plotting.recovery import plot_recovery
 from mechunlearn.dissection.summary import summarise
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare

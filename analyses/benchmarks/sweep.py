@@ -32,8 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mechunlearn as mu
 from mechunlearn.dissection import windows as families
-from mechunlearn.dissection.measured import measure_batch
-from mechunlearn.dissection.plan import Patch, patches
+from mechunlearn.dissection.patches import Patch, patches
 from mechunlearn.dissection.sweep import Sweep
 from mechunlearn.facts import Tokens, tokenize
 from mechunlearn.models import compare, slots
@@ -129,7 +128,7 @@ def maps(name: str, before: TransformerBridge, after: TransformerBridge, batch: 
             return torch.stack([patch(after, prompt, cache, metric) for patch in MAPS.values()])
 
     def ours() -> Tensor:
-        distances = torch.as_tensor(measure_batch(sweep, tokens).distances["mse"]).mean(1)
+        distances = _distances(sweep, tokens).mean(1)
         return distances.reshape(len(MAPS), after.cfg.n_layers, -1)
 
     row = _compare(ours, theirs, repeats)
@@ -153,7 +152,7 @@ def window_sweep(
     sweep = Sweep(before, after, chosen, compare(before, after).different, max_tokens=8192)
 
     def ours() -> Tensor:
-        return torch.as_tensor(measure_batch(sweep, tokens).distances["mse"])
+        return _distances(sweep, tokens)
 
     theirs = partial(full_passes, before, after, tokens, chosen)
     row = _compare(ours, theirs, repeats)
@@ -180,13 +179,19 @@ def window_sweep(
 
 
 @torch.no_grad()
+def _distances(sweep: Sweep, tokens: Tokens) -> Tensor:
+    """The squared distance of every patch and fact, patches in their order."""
+    found = sweep.measure(tokens)
+    return torch.as_tensor(found.loc[found["patch"] >= 0, "mse"].to_numpy()).reshape(-1, len(tokens))
+
+
 def full_passes(before: TransformerBridge, after: TransformerBridge, tokens: Tokens, chosen: list[Patch]) -> Tensor:
     """One hooked full forward pass a window; parameters copied in and back."""
     wanted, cache = before.run_with_cache(tokens.ids, attention_mask=tokens.attention)
     theirs = {slot.path: slot.tensor for slot in slots(before)}
     rows = []
     for patch in chosen:
-        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
+        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks]
         restored = patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ()
         own = [slot.tensor.detach().clone() for slot in restored]
         for slot in restored:
@@ -205,7 +210,7 @@ def paper_passes(before: TransformerBridge, after: TransformerBridge, tokens: To
     for patch in chosen:
         kept = {slot.path: slot.tensor.detach().clone() for slot in slots(after)}
         wanted, cache = before.run_with_cache(tokens.ids, attention_mask=tokens.attention)
-        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks()]
+        hooks: list[Any] = [(hook, partial(_replace, cache[hook])) for hook in patch.hooks]
         for slot in patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ():
             slot.tensor.copy_(theirs[slot.path])
         logits = after.run_with_hooks(tokens.ids, attention_mask=tokens.attention, fwd_hooks=hooks)

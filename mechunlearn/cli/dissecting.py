@@ -35,8 +35,14 @@ def dissect(
         str, typer.Option(help="Patch at all, answer, prompt, paper, each, or positions like 3,4.")
     ] = "all",
     metric: Annotated[
-        str, typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob. All are kept.")
-    ] = "mse",
+        str | None,
+        typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob; default: mse. All are kept."),
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="The phrasings asked: held_out, own or all.")] = "held_out",
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are measured together.")] = 64,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens in one pass of patched rows; lower it where memory is short.")
+    ] = None,
     device: DeviceOption = None,
     dtype: TypeOption = "float32",
     seed: SeedOption = 0,
@@ -52,19 +58,23 @@ def dissect(
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
     """
     from .. import dissection
-    from ..dissection.plotting.styles import METRICS
+    from ..dissection.metrics import METRICS, PAPER_METRIC
     from ..sites import DEFAULT
 
+    metric = metric or PAPER_METRIC
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: not one of {', '.join(METRICS)}")
     result = dissection.dissect(
         before,
         after,
         choose(facts, format, role, limit),
-        split(sites) if sites is not None else DEFAULT,
+        sites=split(sites) if sites is not None else DEFAULT,
         windows=split(windows),
         direction=direction,
         positions=_positions(positions),
+        prompts=prompts,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
         seed=seed,
         run=out,
         device=device,

@@ -18,7 +18,7 @@ from .vocabulary import value_vectors
 FACTS_AT_ONCE = 32
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def neuron_changes(
     before: TransformerBridge, after: TransformerBridge, facts: Facts, template: Template | None = None
 ) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..models import slots
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def promoted(
     model: TransformerBridge, layer: int, neurons: int | Iterable[int], k: int = 10, *, sign: int = 1
 ) -> pd.DataFrame:

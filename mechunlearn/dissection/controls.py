@@ -10,11 +10,10 @@ from torch import Tensor
 from ..errors import UserError
 from ..facts import Tokens
 from ..models import slots
-from ..models.forward import Trace, record
+from ..models.forward import record
 from ..sites import resolve
-from .arms import Arm, Scored, run_arms
 from .metrics import Reference, distances
-from .plan import Patch, activation_arm, hooks_to_record
+from .patches import Arm, Passes, Patch, writing
 from .sweep import Sweep
 
 BOTH = "mlp_coefficients+attention_output"
@@ -24,7 +23,7 @@ REMAINDER = ("value_vectors", "norms", "embedding", "final_norm", "unembedding",
 COLUMNS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> pd.DataFrame:
     """One row a control: what must come out, what did, and whether it is within the tolerance.
 
@@ -33,9 +32,10 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     """
     model = sweep.recipient
     last = model.cfg.n_layers - 1
-    recorded = sweep.record(tokens)
-    own, scored, reference, plain = recorded.own, recorded.scored, recorded.reference, recorded.plain[None]
-    empty, _ = run_arms(model, own, [Arm(0)], scored)
+    patcher = sweep.patcher
+    passes, reference = sweep.record(tokens)
+    plain = passes.plain[None]
+    empty, _ = patcher.run([Arm(0)], passes, control=True)
     rows: list[dict[str, object]] = []
 
     def add(control: str, site: str, logits: Tensor, expected: float | None, against: Tensor = plain) -> None:
@@ -46,30 +46,30 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
 
     add("empty window: nothing is patched", "none", empty, 0.0)
     for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
-        arm, against = _self_patch(sweep, site, own, scored)
+        arm, against = _self_patch(sweep, site, passes)
         add("patched with its own activations, all layers", site, arm, 0.0, against)
-    everything = tuple(slot for slot in slots(model) if slot.path in sweep.different)
+    everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
     if everything:
-        add("every parameter restored", "everything", sweep.restored(recorded, everything), 1.0)
+        add("every parameter restored", "everything", patcher.run([patcher.restoring(everything)], passes)[0], 1.0)
     try:
         whole = Patch(resolve(BOTH, model), 0, last)
     except UserError:  # the architecture lacks one of the two: there is no such control
         return pd.DataFrame(rows, columns=COLUMNS)
-    arm = activation_arm(whole, record(sweep.donor, own.tokens, hooks_to_record([whole])), None)
-    add("all layers at once", BOTH, run_arms(model, own, [arm], scored)[0], None)
+    arm = writing(whole, record(patcher.donor, passes.own.tokens, whole.hooks), None)
+    add("all layers at once", BOTH, patcher.run([arm], passes, control=True)[0], None)
     rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
-    logits = sweep.restored(recorded, rest, writes=arm) if rest else run_arms(model, own, [arm], scored)[0]
+    logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
     add("all layers at once, and all parameters outside attention and MLP keys", BOTH, logits, 1.0)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _self_patch(sweep: Sweep, site: str, own: Trace, scored: Scored) -> tuple[Tensor, Tensor]:
+def _self_patch(sweep: Sweep, site: str, passes: Passes) -> tuple[Tensor, Tensor]:
     """Logits of the recipient patched with what it computes itself, and unpatched, from one batch."""
     model = sweep.recipient
     patch = Patch(resolve(site, model), 0, model.cfg.n_layers - 1)
-    with_own = record(model, own.tokens, hooks_to_record([patch]))
-    arm = activation_arm(patch, with_own, sweep.positions_mask(own.tokens))
-    logits, _ = run_arms(model, own, [arm, Arm(arm.start)], scored)
+    tokens = passes.own.tokens
+    arm = writing(patch, record(model, tokens, patch.hooks), sweep.positions_mask(tokens))
+    logits, _ = sweep.patcher.run([arm, Arm(arm.start)], passes, control=True)
     return logits[:1], logits[1:]
 
 

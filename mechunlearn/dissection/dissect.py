@@ -8,66 +8,67 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, Tokens, tokenize
-from ..models import compare, fingerprint, load
+from ..models import Source, compare, fingerprint, load
 from ..models.forward import check_replay
+from ..models.properties import context_of, tokenizer_of
 from ..runs import RunFolder, versions
 from ..sites import DEFAULT, Site, resolve
 from .controls import measure_controls
-from .frames import answer_table, describe, fact_table, noise_floor, result_frame, rule
-from .plan import patches
+from .frames import MODELS, Measured
+from .metrics import METRICS
+from .patches import patches
 from .result import Dissection
-from .sweep import Sweep, Where
-from .units import measure
-from .windows import Family, Window, families
+from .sweep import POSITIONS, Sweep, Where
+from .windows import Windows, families
 
-DIRECTIONS = ("before->after", "after->before")
 QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
 CONTROL_FACTS = 8
-
-Model = str | Path | nn.Module
+MAX_TOKENS, MAX_TOKENS_ACCELERATED = 8192, 65536  # of patched rows in one pass: on the CPU, elsewhere
 
 
 def dissect(
-    before: Model,
-    after: Model,
+    before: Source,
+    after: Source,
     facts: Facts | str | Path,
-    sites: Sequence[str] = DEFAULT,
-    windows: Family | str | Iterable[Family | str | Window] | None = None,
     *,
+    sites: str | Sequence[str] = DEFAULT,
+    windows: Windows = None,
     direction: str = "before->after",
     positions: Where = "all",
+    prompts: str = "held_out",
     template: Template | None = None,
+    batch_size: int = 64,
+    max_tokens: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
     seed: int = 0,
     run: str | Path | None = None,
-    device: str | None = None,
-    dtype: str = "float32",
-    max_tokens: int | None = None,
     progress: bool = True,
 ) -> Dissection:
     """Measure which sites, in which layers, give the knowledge back (arXiv 2410.06606).
 
     Args:
         before, after: anything that `load` takes.
-        facts: what to ask; a file or built-in name is read. Facts without an answer get the one that `before` gives
-            greedily (at most 30 tokens), as in the paper.
+        facts: what to ask. Of a file or a built-in name whose facts have roles, those to forget. Facts without an
+            answer get the one that `before` gives greedily (at most 30 tokens), as in the paper.
         sites: names of sites (`mechunlearn.sites`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
         positions: where activations are patched: "all", "answer" (where the logits predict the answer), "prompt", a
             list of token positions, "each" (a patch for every single position: with `windows="single"` a layer ×
             position map), or "paper" (all, but scored as the paper's code does; see `facts.paper_positions`).
+        prompts: the phrasings that facts are asked in: "held_out", "own" or "all" (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
+        batch_size: questions that are measured together.
+        max_tokens: most tokens in one pass of patched rows; lower it where memory is short.
+        device, dtype: as in `load`; None leaves the models as they are given.
         seed: of the facts drawn for the controls, and of the bootstrap.
         run: folder for the finished pieces. The same call on it goes on where it was interrupted, and ends with the
             same frame.
-        device, dtype: for models that have to be loaded.
-        max_tokens: most tokens in one batch of patched rows; lower it where memory is short.
         progress: show a bar.
 
     Raises:
@@ -75,64 +76,65 @@ def dissect(
             holds a run of other settings.
     """
     began = time.perf_counter()
-    if direction not in DIRECTIONS:
-        raise UserError(f"direction {direction!r}: not one of {', '.join(DIRECTIONS)}")
+    if direction not in MODELS:
+        raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
     before, after = (load(model, device=device, dtype=dtype) for model in (before, after))
     comparison = compare(before, after)
-    facts = facts if isinstance(facts, Facts) else Facts.read(facts)
-    if before.tokenizer is None:
-        raise UserError("the model before has no tokenizer; save it with one, or pass tokenizer= to load")
-    if any(fact.answer is None for fact in facts):
-        facts = facts.with_answers(greedy_answers(before, facts, template))
-    tokens = tokenize(facts, before.tokenizer, template, context=before.cfg.n_ctx)
+    questions = Facts.of(facts, role="forget").questions(prompts)
+    if any(fact.answer is None for fact in questions):
+        questions = questions.with_answers(greedy_answers(before, questions, template))
+    tokens = tokenize(questions, tokenizer_of(before), template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
-    chosen_windows = families(windows)
-    resolved = [resolve(name, recipient) for name in dict.fromkeys(sites)]
-    chosen = patches(resolved, chosen_windows, recipient.cfg.n_layers, _places(positions, resolved, tokens))
+    named = list(dict.fromkeys([sites] if isinstance(sites, str) else sites))
+    resolved = [resolve(name, recipient) for name in named]
+    listed = families(windows)
+    chosen = patches(resolved, listed, recipient.cfg.n_layers, _places(positions, resolved, tokens))
     if not chosen:
-        named = ", ".join(family.name for family in chosen_windows)
-        raise UserError(f"nothing to patch: no window of {named} holds a given site")
+        raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
     where = positions if isinstance(positions, str) else [int(place) for place in positions]
-    budget = max_tokens or (8192 if before.cfg.device == "cpu" else 65536)
+    at = next(recipient.parameters()).device
+    budget = max_tokens or (MAX_TOKENS if at.type == "cpu" else MAX_TOKENS_ACCELERATED)
     sweep = Sweep(donor, recipient, chosen, comparison.different, where, budget)
 
     settings = {
-        "before": fingerprint(before), "after": fingerprint(after), "facts": facts.hash,
-        "template": repr(template or facts.template), "sites": list(dict.fromkeys(sites)),
-        "windows": [family.name for family in chosen_windows], "direction": direction, "positions": where,
-        "seed": seed, "dtype": str(next(before.parameters()).dtype).removeprefix("torch."), "max_tokens": budget,
+        "before": fingerprint(before), "after": fingerprint(after), "facts": questions.hash, "prompts": prompts,
+        "template": repr(template or questions.template), "sites": named, "metrics": list(METRICS),
+        "windows": [family.name for family in listed], "direction": direction, "positions": where, "seed": seed,
+        "dtype": str(next(before.parameters()).dtype).removeprefix("torch."),
+        "batch_size": batch_size, "max_tokens": budget,
     }  # fmt: skip
     folder = RunFolder(run, "dissection", settings) if run is not None else None
     if folder is not None and folder.finished:
         return Dissection.load(folder.path)
 
-    check_replay(before, tokens.to(_device(before)))
-    check_replay(after, tokens.to(_device(after)))
-    measured = measure(sweep, tokens, folder, progress)
-    floor = noise_floor(measured)
+    for model in (before, after):
+        check_replay(model, tokens.to(at))
+    measured = Measured(
+        sweep.units(tokens, batch_size, folder, progress), chosen, questions, tokens, direction, before.tokenizer
+    )
     drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
-    some = tokens[drawn].trim().to(_device(recipient))
-    constant = {"before": _name(before), "after": _name(after), "seed": seed, "dtype": settings["dtype"]}
-    about = {
-        "question": QUESTION, "before": constant["before"], "after": constant["after"], "direction": direction,
-        "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
-                  "template": settings["template"]},
-        "comparison": describe(comparison), "noise_floor": floor, "settings": settings, "versions": versions(),
-        "windows": {family.name: family(recipient.cfg.n_layers) for family in chosen_windows},
-        "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": rule(where), "seed": seed,
-        "dtype": settings["dtype"], "device": str(_device(recipient)),
-        "seconds": round(time.perf_counter() - began, 2),
+    constant = {
+        "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
+        "dtype": settings["dtype"],
     }  # fmt: skip
     result = Dissection(
-        frame=result_frame(chosen, measured, floor, tokens, direction, before.tokenizer).assign(**constant),
-        controls=measure_controls(sweep, some, floor),
-        facts=fact_table(facts, measured, direction, before),
-        answers=answer_table(facts, chosen, measured, tokens, direction, before),
-        about=about,
-    )
+        frame=measured.recovery().assign(**constant),
+        controls=measure_controls(sweep, tokens[drawn].trim().to(at), measured.noise_floor),
+        facts=measured.facts(),
+        answers=measured.answers(),
+        about={
+            "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
+            "facts": {"name": questions.name, "format": questions.format, "n": len(questions), "hash": questions.hash,
+                      "template": settings["template"]},
+            "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
+            "versions": versions(), "windows": {family.name: family(recipient.cfg.n_layers) for family in listed},
+            "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": _rule(where),
+            "device": str(at), "seconds": round(time.perf_counter() - began, 2),
+        },
+    )  # fmt: skip
     if folder is not None:
-        folder.finish(about, frame=result.frame, controls=result.controls, facts=result.facts, answers=result.answers)
+        folder.finish(result.about, **result.frames)
     return result
 
 
@@ -146,9 +148,8 @@ def _places(positions: Where, sites: list[Site], tokens: Tokens) -> Iterable[int
     return range(int(tokens.predicts.any(0).nonzero().max()) + 1)
 
 
-def _device(model: TransformerBridge) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _name(model: TransformerBridge) -> str:
-    return str(model.cfg.model_name)
+def _rule(positions: Where) -> str:
+    """How positions were patched and scored, in words."""
+    if isinstance(positions, str):
+        return POSITIONS[positions]
+    return f"patched at positions {', '.join(map(str, positions))}; scored where the logits predict the answer"

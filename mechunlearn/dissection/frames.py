@@ -1,168 +1,166 @@
-"""From measured arrays to the tidy frames that everybody reads."""
+"""From what a sweep measured to the tidy frames that everybody reads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformer_lens.model_bridge import TransformerBridge
+from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
-from ..facts import Facts, Tokens
-from ..models import Comparison
-from .metrics import MARGIN, METRICS
-from .plan import Patch
-from .sweep import Where
-from .units import Pieces
+from ..facts import Facts, Tokens, fact_of
+from .metrics import METRICS
+from .patches import Patch
+from .sweep import DONOR, PLAIN
 
-RULES = {
-    "all": "patched everywhere; scored where the logits predict the answer",
-    "answer": "patched and scored where the logits predict the answer",
-    "prompt": "patched before the first position that predicts the answer; scored where the logits predict it",
-    "each": "patched at one position at a time; scored where the logits predict the answer",
-    "paper": "patched everywhere; scored at the last n positions of each row, n = number of answer tokens, as the code "
-    "of 2410.06606 does: it misses the prediction of the first answer token and counts one too many at the end",
-}
+MODELS = {"before->after": {"before": DONOR, "after": PLAIN}, "after->before": {"after": DONOR, "before": PLAIN}}
 
 
-def noise_floor(pieces: Pieces) -> dict[str, float]:
-    """The denominator that a row needs to be defined: what lies below is not told apart from rounding."""
-    return {metric: MARGIN[metric] * max(found.noise[metric] for _, found in pieces) for metric in METRICS}
+@dataclass(frozen=True)
+class Measured:
+    """What a sweep measured (`Sweep.units`), with what it was measured on."""
+
+    units: pd.DataFrame
+    chosen: list[Patch]
+    questions: Facts
+    tokens: Tokens
+    direction: str
+    tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def noise_floor(self) -> dict[str, float]:
+        """The denominator that a row needs to be defined: what lies below is not told apart from rounding."""
+        return {name: metric.margin * float(self.units[f"noise:{name}"].max()) for name, metric in METRICS.items()}
+
+    def recovery(self) -> pd.DataFrame:
+        """One row per patch × metric × question, in the columns of `Dissection.frame`."""
+        patches, count = len(self.chosen), len(self.questions)
+        asked = {name: np.tile(column, patches) for name, column in self._labels().items()}
+        last = self.tokens.predicts.shape[1] - 1 - self.tokens.predicts.flip(1).int().argmax(1).numpy()
+        reached = np.concatenate([_reaches(patch, last) for patch in self.chosen])
+        positions = np.asarray([patch.position for patch in self.chosen], dtype=object)
+        tokens = [self._token(patch, row) for patch in self.chosen for row in range(count)]
+        same = pd.DataFrame(
+            asked
+            | self._windows(self.chosen, lambda values: np.repeat(values, count))
+            | {"position": pd.array(np.repeat(positions, count), "Int64"), "token": pd.array(tokens, "string")}
+        )
+        parts = []
+        for metric in METRICS:
+            distance, (baseline,) = self._table(metric, range(patches)), self._table(metric, [PLAIN])
+            recovered = pd.DataFrame(recovery_columns(metric, distance, baseline, self.noise_floor[metric]))
+            parts.append(pd.concat([same, recovered], axis=1)[reached])
+        return pd.concat(parts, ignore_index=True)
+
+    def facts(self) -> pd.DataFrame:
+        """What either model says to each question: the most probable token at each predicting position."""
+        table: dict[str, Any] = self._labels() | {
+            "prompt": [fact.prompt for fact in self.questions],
+            "answer": [fact.answer for fact in self.questions],
+        }
+        models = MODELS[self.direction]
+        said = {name: self._table("said", [models[name]])[0] for name in ("before", "after")}
+        table |= {f"{name}_answer": [self._words(answer) for answer in said[name]] for name in said}
+        table |= {f"{name}_logprob": self._table("logprob", [models[name]])[0].astype(float) for name in said}
+        table |= {f"{name}_correct": self._right(said[name]) for name in said}
+        return pd.DataFrame(table)
+
+    def answers(self) -> pd.DataFrame:
+        """What the recipient says to each question under every patch, in the columns of `Dissection.answers`.
+
+        Patches of single positions are left out: they are there to be seen on a map.
+        """
+        whole = [number for number, patch in enumerate(self.chosen) if patch.position is None]
+        asked = {name: np.repeat(column, len(whole)) for name, column in self._labels().items()}
+        windows = self._windows([self.chosen[number] for number in whole], lambda v: np.tile(v, len(self.questions)))
+        del windows["kind"]
+        said = self._table("said", whole).T  # question by question
+        return pd.DataFrame(
+            asked
+            | windows
+            | {
+                "answer": pd.Categorical([self._words(answer) for answers in said for answer in answers]),
+                "correct": np.array([self._right(answers) for answers in said.T], dtype=bool).T.ravel(),
+            }
+        )
+
+    def _labels(self) -> dict[str, Any]:
+        """What every frame says of a question: the fact that it asks for, itself, and the fact's subject."""
+        ids = [fact.id for fact in self.questions]
+        subjects = [fact.subject for fact in self.questions]
+        named = {"fact": [fact_of(name) for name in ids], "question": ids, "subject": subjects}
+        return {name: np.asarray(values, dtype=object) for name, values in named.items()}
+
+    def _windows(self, chosen: list[Patch], spread: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+        """Site, direction and layers of these patches, spread over the rows."""
+        sites = [patch.site.name for patch in chosen]
+        return {
+            "site": pd.Categorical(spread(np.asarray(sites, dtype=object)), list(dict.fromkeys(sites))),
+            "kind": pd.Categorical(spread(np.asarray([patch.site.kind for patch in chosen], dtype=object)),
+                                   ["activation", "parameters"]),
+            "direction": self.direction,
+            "first_layer": spread(np.asarray([patch.first for patch in chosen], dtype=np.int64)),
+            "last_layer": spread(np.asarray([patch.last for patch in chosen], dtype=np.int64)),
+        }  # fmt: skip
+
+    @cached_property
+    def _places(self) -> pd.DataFrame:
+        """The units, by patch and by the question's place."""
+        place = {name: place for place, name in enumerate(self.tokens.fact_ids)}
+        keyed = self.units.assign(place=self.units["question"].map(place))
+        return keyed.sort_values(["patch", "place"], kind="stable").set_index("patch")
+
+    def _table(self, column: str, patches: Iterable[int]) -> Float[np.ndarray, "patch question"] | np.ndarray:
+        """A column of the units: these patches by the questions in their order."""
+        count, first = len(self.questions), DONOR  # numbers of patches follow those of the two models
+        rows = self._places[column].to_numpy().reshape(-1, count)
+        return rows[[number - first for number in patches]]
+
+    def _token(self, patch: Patch, row: int) -> str | None:
+        """The token that a patch of one position is at."""
+        if patch.position is None or patch.position >= self.tokens.ids.shape[1]:
+            return None
+        return str(self.tokenizer.decode([int(self.tokens.ids[row, patch.position])]))
+
+    @cached_property
+    def _expected(self) -> list[tuple[int, ...]]:
+        return [tuple(self.tokens[[row]].targets.tolist()) for row in range(len(self.tokens))]
+
+    def _right(self, answers: Iterable[Any]) -> list[bool]:
+        """Of each question's answer, whether it is the expected one, every token."""
+        return [tuple(answer) == right for answer, right in zip(answers, self._expected, strict=True)]
+
+    def _words(self, answer: Iterable[Any]) -> str:
+        key = tuple(int(token) for token in answer)
+        if key not in self._known:
+            self._known[key] = str(self.tokenizer.decode(list(key))).strip()
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, ...], str]:
+        """Answers that were put into words already: most patches give one of few."""
+        return {}
 
 
-def result_frame(
-    chosen: list[Patch],
-    pieces: Pieces,
-    floor: dict[str, float],
-    tokens: Tokens,
-    direction: str,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> pd.DataFrame:
-    """One row per patch × metric × fact, in the columns of `Dissection.frame`."""
-    back, n_facts, names = _back(pieces), len(tokens), tokens.fact_ids
-    measured, positions, words = _positions(chosen, tokens, tokenizer)
-    sites, kinds = [patch.site.name for patch in chosen], [patch.site.kind for patch in chosen]
-    shared = {
-        "fact": np.tile(np.asarray(names, dtype=object), len(chosen)),
-        "site": pd.Categorical(np.repeat(np.asarray(sites, dtype=object), n_facts), list(dict.fromkeys(sites))),
-        "kind": pd.Categorical(np.repeat(np.asarray(kinds, dtype=object), n_facts), ["activation", "parameters"]),
-        "direction": direction,
-        "first_layer": np.repeat([patch.first for patch in chosen], n_facts),
-        "last_layer": np.repeat([patch.last for patch in chosen], n_facts),
-        "position": pd.array(positions, dtype="Int64"),
-        "token": pd.array(words, dtype="string"),
-    }
-    parts = []
-    for metric in METRICS:
-        distance = np.concatenate([found.distances[metric] for _, found in pieces], axis=1)[:, back]
-        baseline = np.concatenate([found.baseline[metric] for _, found in pieces])[back]
-        parts.append(pd.DataFrame(shared | recovery_columns(metric, distance, baseline, floor[metric]))[measured])
-    return pd.concat(parts, ignore_index=True)
-
-
-def _positions(
-    chosen: list[Patch], tokens: Tokens, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[np.ndarray, list[int | None], list[str | None]]:
-    """For every patch × fact: is there such a position in the fact, which is it, and what token stands there?"""
-    last = [int(row.nonzero().max()) for row in tokens.predicts]
-    measured, positions, words = [], [], []
-    for patch in chosen:
-        for fact, end in enumerate(last):
-            measured.append(patch.position is None or patch.position <= end)
-            positions.append(patch.position)
-            if patch.position is None or tokenizer is None or not measured[-1]:
-                words.append(None)
-            else:
-                words.append(str(tokenizer.decode([int(tokens.ids[fact, patch.position])])))
-    return np.asarray(measured), positions, words
+def _reaches(patch: Patch, last: np.ndarray) -> np.ndarray:
+    """For each question whether it has the patch's position, at or before the last that predicts its answer."""
+    return np.ones(len(last), dtype=bool) if patch.position is None else patch.position <= last
 
 
 def recovery_columns(metric: str, distance: np.ndarray, baseline: np.ndarray, floor: float) -> dict[str, Any]:
-    """Distances "patch fact" and denominators "fact" as columns, patch after patch."""
+    """Distances "patch question" and denominators "question" as columns, patch after patch."""
+    distance, baseline = distance.astype(float), baseline.astype(float)
     defined = baseline > floor
     with np.errstate(divide="ignore", invalid="ignore"):
         recovery = np.where(defined, 1 - distance / baseline, np.nan)
     return {
-        "metric": pd.Categorical([metric] * distance.size, METRICS),
+        "metric": pd.Categorical([metric] * distance.size, list(METRICS)),
         "distance": distance.ravel(),
         "baseline": np.tile(baseline, len(distance)),
         "recovery": recovery.ravel(),
         "defined": np.tile(defined, len(distance)),
     }
-
-
-def fact_table(facts: Facts, pieces: Pieces, direction: str, model: TransformerBridge) -> pd.DataFrame:
-    """What either model says to each fact: the most probable token at each predicting position."""
-    back = _back(pieces)
-    names = ("before", "after") if direction == "before->after" else ("after", "before")
-    table: dict[str, Any] = {
-        "fact": [fact.id for fact in facts],
-        "prompt": [fact.prompt for fact in facts],
-        "answer": [fact.answer for fact in facts],
-    }
-    for name, which in zip(names, ("donor", "recipient"), strict=True):
-        said = [tokens for _, found in pieces for tokens in found.said[which]]
-        table[f"{name}_answer"] = [model.tokenizer.decode(said[row]).strip() for row in back]
-        table[f"{name}_logprob"] = np.concatenate([found.logprob[which] for _, found in pieces])[back]
-        right = [fact for _, found in pieces for fact in found.right[which]]
-        table[f"{name}_correct"] = [right[row] for row in back]
-    columns = [f"{name}_{what}" for what in ("answer", "logprob", "correct") for name in ("before", "after")]
-    return pd.DataFrame(table)[["fact", "prompt", "answer", *columns]]
-
-
-def answer_table(
-    facts: Facts, chosen: list[Patch], pieces: Pieces, tokens: Tokens, direction: str, model: TransformerBridge
-) -> pd.DataFrame:
-    """What the recipient says to each fact under every patch, in the columns of `Dissection.answers`.
-
-    Patches of single positions are left out: they are there to be seen on a map.
-    """
-    whole = [number for number, patch in enumerate(chosen) if patch.position is None]
-    words: dict[tuple[int, ...], str] = {}
-    said: list[list[str]] = [[] for _ in facts]
-    right: list[list[bool]] = [[] for _ in facts]
-    for rows, found in pieces:
-        ends = np.cumsum([len(answer) for answer in found.said["donor"]])[:-1]
-        for row, columns in zip(rows, np.split(found.patched[whole], ends, axis=1), strict=True):
-            expected = tuple(tokens[[row]].targets.tolist())
-            for answer in map(tuple, columns.tolist()):
-                if answer not in words:
-                    words[answer] = model.tokenizer.decode(list(answer)).strip()
-                said[row].append(words[answer])
-                right[row].append(answer == expected)
-    return pd.DataFrame(
-        {
-            "fact": np.repeat(np.asarray(tokens.fact_ids, dtype=object), len(whole)),
-            "site": pd.Categorical([chosen[number].site.name for number in whole] * len(facts)),
-            "direction": pd.Categorical([direction] * (len(whole) * len(facts))),
-            "first_layer": [chosen[number].first for number in whole] * len(facts),
-            "last_layer": [chosen[number].last for number in whole] * len(facts),
-            "answer": pd.Categorical([text for texts in said for text in texts]),
-            "correct": [value for values in right for value in values],
-        }
-    )
-
-
-def describe(comparison: Comparison) -> dict[str, Any]:
-    """The comparison of the weights for people: counts, names, and relative change by role."""
-    frame = comparison.frame
-    by_role = frame.groupby("role")["relative_change"].agg(["mean", "max"])
-    return {
-        "tensors": len(frame),
-        "differ": int(frame["differs"].sum()),
-        "names": frame.loc[frame["differs"], "name"].tolist(),
-        "relative_change": {str(role): {"mean": float(m), "max": float(x)} for role, m, x in by_role.itertuples()},
-    }
-
-
-def rule(positions: Where) -> str:
-    """How positions were patched and scored, in words."""
-    if isinstance(positions, str):
-        return RULES[positions]
-    return f"patched at positions {', '.join(map(str, positions))}; scored where the logits predict the answer"
-
-
-def _back(pieces: Pieces) -> np.ndarray:
-    """For each fact in its own order, where it stands among the measured rows."""
-    return np.argsort(np.concatenate([np.asarray(rows) for rows, _ in pieces]))

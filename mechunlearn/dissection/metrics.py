@@ -7,21 +7,23 @@
     answer_logprob |log p(answer) of the donor − of the patched model|, summed over the answer's tokens, nats
 
 Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = as the recipient, 1 = as the donor, unbounded below.
+
+A distance of your own is measured, summarised and drawn like these, once it has a name in `METRICS`:
+
+    METRICS["total_variation"] = Metric("total variation", lambda pair: pair.mean((pair.p - pair.q).abs().sum(-1) / 2))
 """  # fmt: skip
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-METRICS = ("mse", "mse_centred", "kl", "answer_logprob")
-# How many times the numerical noise a denominator must exceed to be defined. Noise enters the first three squared
-# (an amplitude of 1 % of the effect), the last one linearly.
-MARGIN = {"mse": 1e4, "mse_centred": 1e4, "kl": 1e4, "answer_logprob": 1e2}
 
 
 @dataclass(frozen=True)
@@ -31,54 +33,140 @@ class Reference:
     logits: Float[Tensor, "scored vocab"]
     targets: Int[Tensor, " scored"]  # the token that follows
     facts: Int[Tensor, " scored"]  # the row of the batch that each scored position belongs to
-    compared: Bool[Tensor, " scored"]  # positions that the three distances of predictions count
+    compared: Bool[Tensor, " scored"]  # positions that distances of predictions count
     predicts: Bool[Tensor, " scored"]  # positions that predict an answer token
     n_facts: int
+
+    def of_first_fact(self, logits: Float[Tensor, "scored vocab"]) -> Reference:
+        """These logits as the reference of the batch's first fact alone."""
+        own = self.facts == 0
+        return Reference(
+            logits[own], self.targets[own], self.facts[own], self.compared[own], self.predicts[own], n_facts=1
+        )
+
+
+class Pair:
+    """The donor's predictions beside those of some patches, in float64: they add no rounding of their own.
+
+    `donor` has the shape (scored, vocab), everything of the patched (patch, scored, vocab).
+    """
+
+    def __init__(self, reference: Reference, logits: Float[Tensor, "patch scored vocab"]) -> None:
+        self.reference = reference
+        self.donor, self.patched = reference.logits.double(), logits.double()
+
+    @cached_property
+    def difference(self) -> Float[Tensor, "patch scored vocab"]:
+        """Patched − donor."""
+        return self.patched - self.donor
+
+    @cached_property
+    def donor_log(self) -> Float[Tensor, "scored vocab"]:
+        """Log-probabilities of the donor."""
+        return self.donor.log_softmax(-1)
+
+    @cached_property
+    def patched_log(self) -> Float[Tensor, "patch scored vocab"]:
+        """Log-probabilities of the patched model."""
+        return self.patched.log_softmax(-1)
+
+    @property
+    def p(self) -> Float[Tensor, "scored vocab"]:
+        """Probabilities of the donor."""
+        return self.donor_log.exp()
+
+    @property
+    def q(self) -> Float[Tensor, "patch scored vocab"]:
+        """Probabilities of the patched model."""
+        return self.patched_log.exp()
+
+    def at_target(self, values: Float[Tensor, "patch scored vocab"]) -> Float[Tensor, "patch scored"]:
+        """The values of the token that follows."""
+        targets = rearrange(self.reference.targets, "scored -> 1 scored 1").expand(len(values), -1, 1)
+        return values.gather(-1, targets)[..., 0]
+
+    def mean(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
+        """The mean over each fact's compared positions."""
+        counted = self.reference.compared
+        return self._sum(values, counted) / self._sum(torch.ones_like(values[:1]), counted).clamp(min=1)
+
+    def over_answer(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
+        """The sum over the positions that predict each fact's answer."""
+        return self._sum(values, self.reference.predicts)
+
+    def _sum(
+        self, values: Float[Tensor, "patch scored"], counted: Bool[Tensor, " scored"]
+    ) -> Float[Tensor, "patch fact"]:
+        total = values.new_zeros(len(values), self.reference.n_facts)
+        return total.index_add_(1, self.reference.facts, values * counted)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A distance.
+
+    Attributes:
+        words: what figures and sentences call it.
+        distance: of every patch and fact; 0 where the patched model predicts what the donor does.
+        noise: how the rounding of logits enters it: "squared" or "linear".
+    """
+
+    words: str
+    distance: Callable[[Pair], Float[Tensor, "patch fact"]]
+    noise: Literal["squared", "linear"] = "linear"
+
+    @property
+    def margin(self) -> float:
+        """How many times the noise a denominator must exceed to be defined: an amplitude of 1 % of the effect."""
+        return 1e4 if self.noise == "squared" else 1e2
+
+    def rounding(self, step: float) -> float:
+        """The noise that logits have which are rounded to this step."""
+        return step**2 if self.noise == "squared" else step
+
+
+def _mse(pair: Pair) -> Float[Tensor, "patch fact"]:
+    return pair.mean(pair.difference.square().mean(-1))
+
+
+def _mse_centred(pair: Pair) -> Float[Tensor, "patch fact"]:
+    return pair.mean((pair.difference - pair.difference.mean(-1, keepdim=True)).square().mean(-1))
+
+
+def _kl(pair: Pair) -> Float[Tensor, "patch fact"]:
+    # KL = log Σ p e^δ' with δ' = δ − Σ p δ: exact for small differences, where a difference of two log-sums is noise.
+    shifted = pair.difference - (pair.p * pair.difference).sum(-1, keepdim=True)
+    return pair.mean(torch.logsumexp(pair.donor_log + shifted, -1).clamp(min=0))
+
+
+def _answer_logprob(pair: Pair) -> Float[Tensor, "patch fact"]:
+    return pair.over_answer(pair.at_target(pair.patched_log - pair.donor_log)).abs()
+
+
+METRICS: dict[str, Metric] = {
+    "mse": Metric("squared difference of the logits", _mse, "squared"),
+    "mse_centred": Metric("squared difference of the centred logits", _mse_centred, "squared"),
+    "kl": Metric("KL divergence", _kl, "squared"),
+    "answer_logprob": Metric("answer's log-probability", _answer_logprob),
+}
+PAPER_METRIC = "mse"  # what tables, figures and sentences show where nobody asks for another
 
 
 def distances(
     reference: Reference, logits: Float[Tensor, "patch scored vocab"]
 ) -> dict[str, Float[Tensor, "patch fact"]]:
-    """The four distances of every patch and fact. Computed in float64, so that they add no rounding of their own."""
-    donor = reference.logits.double()
-    difference = logits.double() - donor
-    donor_log = donor.log_softmax(-1)
-    centred = difference - difference.mean(-1, keepdim=True)
-    # KL = log Σ p e^δ' with δ' = δ − Σ p δ: exact for small differences, where a difference of two log-sums is noise.
-    shifted = difference - (donor_log.exp() * difference).sum(-1, keepdim=True)
-    log_patched = (logits.double()).log_softmax(-1)
-    at_target = (log_patched - donor_log).gather(-1, _targets(reference, len(logits)))[..., 0]
-    return {
-        "mse": _mean(difference.square().mean(-1), reference),
-        "mse_centred": _mean(centred.square().mean(-1), reference),
-        "kl": _mean(torch.logsumexp(donor_log + shifted, -1).clamp(min=0), reference),
-        "answer_logprob": _sum(at_target, reference.predicts, reference).abs(),
-    }
+    """Every distance of every patch and fact."""
+    pair = Pair(reference, logits)
+    return {name: metric.distance(pair) for name, metric in METRICS.items()}
 
 
 def answer_logprob(reference: Reference, logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, " fact"]:
     """Log-probability of each fact's answer, summed over its tokens, nats."""
-    at_target = logits.double().log_softmax(-1).gather(-1, reference.targets[:, None])[:, 0]
-    return _sum(at_target[None], reference.predicts, reference)[0]
+    pair = Pair(reference, logits[None])
+    return pair.over_answer(pair.at_target(pair.patched_log))[0]
 
 
 def rounding(reference: Reference, dtype: torch.dtype) -> dict[str, float]:
-    """The smallest noise that logits of this size and precision can have."""
+    """The smallest noise that logits of this size and precision can have, by metric."""
     step = torch.finfo(dtype).eps * float(reference.logits.double().square().mean().sqrt())
-    return {"mse": step**2, "mse_centred": step**2, "kl": step**2, "answer_logprob": step}
-
-
-def _targets(reference: Reference, patches: int) -> Int[Tensor, "patch scored 1"]:
-    return rearrange(reference.targets, "scored -> 1 scored 1").expand(patches, -1, 1)
-
-
-def _mean(values: Float[Tensor, "patch scored"], reference: Reference) -> Float[Tensor, "patch fact"]:
-    ones = torch.ones_like(values[:1])
-    return _sum(values, reference.compared, reference) / _sum(ones, reference.compared, reference).clamp(min=1)
-
-
-def _sum(
-    values: Float[Tensor, "patch scored"], counted: Bool[Tensor, " scored"], reference: Reference
-) -> Float[Tensor, "patch fact"]:
-    total = values.new_zeros(len(values), reference.n_facts)
-    return total.index_add_(1, reference.facts, values * counted)
+    return {name: metric.rounding(step) for name, metric in METRICS.items()}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .metrics import PAPER_METRIC
+
 NOTHING, PART, MUCH, NEARLY_ALL = 0.1, 0.3, 0.6, 0.85  # shares of the way from after back to before
 PEAK_COLUMNS = [
     *("site", "kind", "peak recovery", "95 % interval", "in", "answered right"),
@@ -138,7 +140,7 @@ def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataF
     return pd.DataFrame(rows, columns=PEAK_COLUMNS)
 
 
-def strongest(summary: pd.DataFrame, metric: str = "mse") -> pd.DataFrame:
+def strongest(summary: pd.DataFrame, metric: str = PAPER_METRIC) -> pd.DataFrame:
     """What a dissection shows of itself: the peak of every site; of maps, each site's best layer and position.
 
     Of two directions the first.

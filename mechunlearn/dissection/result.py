@@ -12,8 +12,10 @@ import plotly.graph_objects as go
 from ..errors import UserError
 from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
+from .metrics import PAPER_METRIC
 from .peaks import strongest
-from .plotting.recovery import plot_positions, plot_recovery
+from .plotting.maps import plot_positions
+from .plotting.recovery import plot_recovery
 from .summary import summarise
 
 FRAMES = ("frame", "controls", "facts", "answers")
@@ -24,17 +26,18 @@ class Dissection:
     """Recovery of every fact at every site in every window.
 
     Attributes:
-        frame: one row per fact × site × window × metric: `fact, site, kind, direction, first_layer, last_layer`
-            (inclusive; −1 for sites outside the blocks), `position, token` (of layer × position maps), `metric,
-            distance` (donor to patched), `baseline` (donor to recipient), `recovery` (1 − distance / baseline; NaN
-            where the baseline is below the noise floor, i.e. not `defined`).
+        frame: one row per question × site × window × metric: `fact, question` (the fact's id, and that of the
+            phrasing it was asked in), `subject, site, kind, direction, first_layer, last_layer` (inclusive; −1 for
+            sites outside the blocks), `position, token` (of layer × position maps), `metric, distance` (donor to
+            patched), `baseline` (donor to recipient), `recovery` (1 − distance / baseline; NaN where the baseline is
+            below the noise floor, i.e. not `defined`).
         controls: patches whose result is known beforehand: `control, site, metric, expected, measured, tolerance,
             passed`.
-        facts: per fact what either model says: `fact, prompt, answer, before_answer, after_answer` (most probable
-            token at each predicting position, the answer so far given), `before_logprob, after_logprob` (of the
-            answer, nats), `before_correct, after_correct`.
-        answers: what the recipient says to each fact under every patch, likewise read: `fact, site, direction,
-            first_layer, last_layer, answer, correct`.
+        facts: per question what either model says: `fact, question, subject, prompt, answer, before_answer,
+            after_answer` (most probable token at each predicting position, the answer so far given),
+            `before_logprob, after_logprob` (of the answer, nats), `before_correct, after_correct`.
+        answers: what the recipient says to each question under every patch, likewise read: `fact, question, subject,
+            site, direction, first_layer, last_layer, answer, correct`.
         about: models, settings, noise floor, versions.
     """
 
@@ -44,11 +47,16 @@ class Dissection:
     answers: pd.DataFrame
     about: dict[str, Any]
 
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """All of them by name, as they are kept."""
+        return {name: getattr(self, name) for name in FRAMES}
+
     def summary(self, *, level: float = 0.95, draws: int = 2000, seed: int | None = None) -> pd.DataFrame:
         """Mean of ratios (the paper's score) and ratio of means per site and window, with bootstrap intervals."""
         return summarise(self.frame, level=level, draws=draws, seed=self.about.get("seed", 0) if seed is None else seed)
 
-    def plot(self, metric: str = "mse", **options: Any) -> go.Figure:
+    def plot(self, metric: str = PAPER_METRIC, **options: Any) -> go.Figure:
         """Recovery by window, one line a site; layer × position maps where the dissection has positions."""
         if self.frame["position"].notna().any():
             return plot_positions(self.frame, metric, **options)
@@ -66,8 +74,8 @@ class Dissection:
             raise UserError(f"{folder}: holds another run; give a new folder")
         if folder.is_dir() and any(folder.iterdir()) and not run.exists():
             raise UserError(f"{folder}: not empty, and not a run folder; give a new folder")
-        for name in FRAMES:
-            write_frame(folder / f"{name}.parquet", getattr(self, name))
+        for name, frame in self.frames.items():
+            write_frame(folder / f"{name}.parquet", frame)
         settings = self.about.get("settings", {})
         write_json(run, {"kind": "dissection", "settings": settings, "versions": versions(), "about": self.about})
         return folder

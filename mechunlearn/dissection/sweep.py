@@ -1,46 +1,41 @@
-"""Every patch on one batch of facts: donor once, recipient once, then only what lies at or above each window."""
+"""Every patch on every fact: donor once, recipient once, then only what lies at or above each window.
+
+Facts go in batches, and each is a unit of the run that is kept when it is done. Within a batch, patches that resume at
+the same block share passes, arm by arm, with one unpatched row at the end of each: the control that shows how much the
+numbers move for no other reason than the shape of the batch.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..facts import Tokens, paper_positions
-from ..models import Slot, slots
-from ..models.forward import Trace, embed, parameters_of, record, resume, unembed
-from .arms import Arm, Scored, arm_hooks, run_arms
-from .metrics import Reference
-from .plan import (
-    Patch,
-    activation_arm,
-    hooks_to_record,
-    residual_delta_arm,
-    residual_delta_layer,
-    spliced_arm,
-    splices,
-)
+from ..runs import RunFolder
+from .metrics import METRICS, Reference, answer_logprob, distances, rounding
+from .patches import Passes, Patch, Patcher
 
-POSITIONS = ("all", "answer", "prompt", "paper", "each")
+POSITIONS = {
+    "all": "patched everywhere; scored where the logits predict the answer",
+    "answer": "patched and scored where the logits predict the answer",
+    "prompt": "patched before the first position that predicts the answer; scored where the logits predict it",
+    "each": "patched at one position at a time; scored where the logits predict the answer",
+    "paper": "patched everywhere; scored at the last n positions of each row, n = number of answer tokens, as the code "
+    "of 2410.06606 does: it misses the prediction of the first answer token and counts one too many at the end",
+}
+DONOR, PLAIN = -2, -1  # in place of a patch's number: the donor, and the recipient unpatched
+COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64
+
 Where = str | Sequence[int]
-Batch = tuple[list[int], Tensor, Tensor | None]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One pass of each model over a batch of facts, and what is looked at."""
-
-    donor: Trace
-    own: Trace  # the recipient's
-    scored: Scored
-    reference: Reference
-    plain: Float[Tensor, "scored vocab"]  # the recipient's logits, unpatched
 
 
 class Sweep:
@@ -68,58 +63,134 @@ class Sweep:
         if isinstance(positions, str) and positions not in POSITIONS:
             known = ", ".join(POSITIONS)
             raise UserError(f"positions {positions!r}: not one of {known}, nor a list of token positions")
-        self.donor, self.recipient = donor, recipient
-        self.donor_slots = {slot.path: slot for slot in slots(donor)}
-        self.chosen, self.different = chosen, different
-        self.positions, self.max_tokens = positions, max_tokens
-        self.deltas = {  # patches that are one change of the residual stream, with its layer
-            number: layer
-            for number, patch in enumerate(chosen)
-            if patch.site.kind == "parameters"
-            and (layer := residual_delta_layer(recipient, patch.slots(different))) is not None
-        }
+        self.chosen, self.positions, self.max_tokens = chosen, positions, max_tokens
+        self.recipient, self.patcher = recipient, Patcher(donor, recipient, different)
+        self.starts = [self.patcher.start(patch) for patch in chosen]
 
-    @torch.inference_mode()
-    def record(self, tokens: Tokens) -> Recorded:
+    def units(self, tokens: Tokens, batch_size: int, folder: RunFolder | None, progress: bool) -> pd.DataFrame:
+        """What `measure` gives for all facts, going on where an earlier run of the folder ended.
+
+        Facts that are measured together, at most `batch_size`, are of like length, so that little is padding.
+        """
+        lengths = tokens.attention.sum(1)
+        planned: list[list[int]] = []
+        for row in torch.argsort(lengths, stable=True).tolist():
+            full = not planned or (len(planned[-1]) + 1) * int(lengths[row]) > self.max_tokens
+            if full or len(planned[-1]) == batch_size:
+                planned.append([])
+            planned[-1].append(row)
+        total = len(planned) * len(self.chosen)
+        found = []
+        with tqdm(total=total, desc="dissect", unit="patch", disable=not progress, leave=False) as bar:
+            for number, rows in enumerate(planned):
+                unit = folder.unit(f"{number:05d}") if folder is not None else None
+                if unit is None:
+                    unit = self.measure(tokens[rows].trim(), bar.update)
+                    if folder is not None:
+                        folder.finish_unit(f"{number:05d}", unit)
+                else:
+                    bar.update(len(self.chosen))
+                found.append(unit)
+        return pd.concat(found, ignore_index=True)
+
+    @torch.no_grad()
+    def measure(self, tokens: Tokens, progress: Callable[[int], object] = lambda _: None) -> pd.DataFrame:
+        """Every patch on these facts; `progress` is told how many patches were just finished.
+
+        Returns:
+            One row a patch and fact: `patch` (its number, or `DONOR`, or `PLAIN`: the recipient as it is), `question`
+            (its id), a column a metric (the distance to the donor), `said` (the most probable token at each predicting
+            position; None for patches of one position), `logprob` of the answer (nats; of the donor and the recipient
+            alone), and `noise:…`, how far the computation itself moved each metric in this batch.
+        """
+        passes, reference = self.record(tokens.to(next(self.recipient.parameters()).device))
+        # A patch that cannot change a bit is not run: it is as the recipient. One row more, the last, is the recipient.
+        rows = len(self.chosen) + 1
+        measured = {name: value.repeat(rows, 1) for name, value in distances(reference, passes.plain[None]).items()}
+        said = passes.plain[reference.predicts].argmax(-1).repeat(rows, 1)
+        noise = rounding(reference, passes.plain.dtype)
+        for numbers, logits, control in self.patched(passes):
+            step = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
+            for some, part in zip(torch.tensor(numbers).split(step), logits.split(step), strict=True):
+                for name, value in distances(reference, part).items():
+                    measured[name][some] = value
+                said[some] = part[:, reference.predicts].argmax(-1)
+            if control is not None:  # nothing was patched there: what it moved is noise
+                moved = distances(reference.of_first_fact(passes.plain), control[None])
+                noise = {name: max(noise[name], float(value)) for name, value in moved.items()}
+            progress(len(numbers))
+        return self._frame(tokens, reference, passes.plain, measured, said, noise)
+
+    def _frame(
+        self,
+        tokens: Tokens,
+        reference: Reference,
+        plain: Float[Tensor, "scored vocab"],
+        measured: dict[str, Float[Tensor, "patch fact"]],
+        said: Int[Tensor, "patch predicting"],
+        noise: dict[str, float],
+    ) -> pd.DataFrame:
+        numbers = [*range(len(self.chosen)), PLAIN, DONOR]
+        donor_says = reference.logits[reference.predicts].argmax(-1)[None]
+        ends = torch.bincount(reference.facts[reference.predicts], minlength=len(tokens)).cumsum(0)[:-1].tolist()
+        told = np.split(torch.cat([said, donor_says]).cpu().numpy().astype(np.int32), ends, axis=1)
+        aside = [number >= 0 and self.chosen[number].position is not None for number in numbers]
+        logprob = np.full((len(numbers), len(tokens)), np.nan)
+        logprob[-2] = answer_logprob(reference, plain).cpu().numpy()
+        logprob[-1] = answer_logprob(reference, reference.logits).cpu().numpy()
+        found = {name: torch.cat([value, torch.zeros_like(value[:1])]) for name, value in measured.items()}
+        return pd.DataFrame(
+            {
+                "patch": np.repeat(numbers, len(tokens)),
+                "question": np.tile(np.asarray(tokens.fact_ids, dtype=object), len(numbers)),
+                **{name: value.cpu().numpy().ravel() for name, value in found.items()},
+                "said": [None if aside[n] else fact[n].tolist() for n in range(len(numbers)) for fact in told],
+                "logprob": logprob.ravel(),
+                **{f"noise:{name}": noise[name] for name in METRICS},
+            }
+        )
+
+    def record(self, tokens: Tokens) -> tuple[Passes, Reference]:
         """Run both models once over these facts, as far as any scored position needs."""
-        needed = self._needed(tokens)
-        donor = record(self.donor, needed, hooks_to_record(self.chosen))
-        own = record(self.recipient, needed, {f"blocks.{layer}.mlp.hook_post" for layer in self.deltas.values()})
-        scored, reference = self._reference(donor, tokens)
-        plain = unembed(self.recipient, own.entries[-1][scored.facts, scored.places])
-        return Recorded(donor, own, scored, reference, plain)
+        # What comes later than the last scored position cannot reach back.
+        end = int(tokens.predicts.any(0).nonzero().max()) + 1
+        needed = tokens if self.positions == "paper" else tokens.columns(end)
+        compared = paper_positions(needed) if self.positions == "paper" else needed.predicts
+        passes = self.patcher.record(needed, compared | needed.predicts, self.chosen)
+        following = torch.cat([tokens.ids[:, 1:], tokens.ids[:, -1:]], dim=1)
+        at = passes.facts, passes.places
+        return passes, Reference(
+            passes.reference, following[at], passes.facts, compared[at], needed.predicts[at], len(tokens)
+        )
 
-    @torch.inference_mode()
-    def patched(self, recorded: Recorded) -> Iterator[Batch]:
+    def patched(self, passes: Passes) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
         """Logits of every patch at the scored positions, batch by batch.
 
         Yields the numbers of the patches, their logits "patch scored vocab", and those of the batch's control row (the
         first fact, unpatched; None where weights were exchanged). A patch that cannot change a bit is left out.
         """
-        for numbers, arms in self._stacked(recorded):
-            yield numbers, *run_arms(self.recipient, recorded.own, arms, recorded.scored)
-        for number, patch in enumerate(self.chosen):
-            restored = patch.slots(self.different)
-            if patch.site.kind == "parameters" and number not in self.deltas and restored:
-                yield [number], self.restored(recorded, restored, patch.site.select), None
+        tokens, everywhere = passes.own.tokens, self.positions_mask(passes.own.tokens)
+        together = max(1, self.max_tokens // tokens.ids.numel())
+        for numbers in self._groups(tokens.ids.shape[1]):
+            behind: dict[str, Tensor] = {}  # kept while patches resume behind the same block
+            alone = self.patcher.alone(self.chosen[numbers[0]])
+            for first in range(0, len(numbers), together):
+                some = numbers[first : first + together]
+                arms = [self.patcher.arm(self.chosen[number], passes, everywhere, behind) for number in some]
+                yield some, *self.patcher.run(arms, passes, control=not alone)
 
-    @torch.inference_mode()
-    def restored(
-        self,
-        recorded: Recorded,
-        restored: tuple[Slot, ...],
-        select: tuple[int, ...] = (),
-        writes: Arm | None = None,
-    ) -> Float[Tensor, "1 scored vocab"]:
-        """Logits with these parameters of the donor, all else computed freely; `writes` patches activations too."""
-        outside = {role for slot in restored if slot.layer < 0 for role in slot.roles}
-        from_start = bool(outside - {"final_norm", "unembedding"})
-        start = min((slot.layer for slot in restored if slot.layer >= 0), default=len(self.recipient.blocks))
-        start = 0 if from_start else min(start, writes.start if writes else start)
-        with parameters_of(self.donor_slots, restored, select):
-            residual = embed(self.recipient, recorded.own.tokens) if from_start else None
-            arm = Arm(start, residual, writes.writes if writes else {})
-            return run_arms(self.recipient, recorded.own, [arm], recorded.scored, control=False)[0]
+    def _groups(self, width: int) -> list[list[int]]:
+        """The patches that can share passes: those that resume at the same block; then those that go alone."""
+        shared: dict[int, list[int]] = defaultdict(list)
+        alone = []
+        for number, (patch, start) in enumerate(zip(self.chosen, self.starts, strict=True)):
+            if start is None or (patch.position or 0) >= width:
+                continue  # it changes nothing, or lies behind everything that is scored
+            if self.patcher.alone(patch):
+                alone.append([number])
+            else:
+                shared[start].append(number)
+        return [numbers for _, numbers in sorted(shared.items())] + alone
 
     def positions_mask(self, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
         """Where activations are patched; None is everywhere."""
@@ -129,70 +200,6 @@ class Sweep:
             return tokens.predicts
         if self.positions == "prompt":
             return tokens.attention.bool() & ~tokens.predicts & ~tokens.answers
-        return _columns(tokens, [int(place) for place in self.positions])
-
-    def _needed(self, tokens: Tokens) -> Tokens:
-        """The rows up to the last position that is scored: what comes later cannot reach back."""
-        if self.positions == "paper":
-            return tokens
-        return tokens.columns(int(tokens.predicts.any(0).nonzero().max()) + 1)
-
-    def _reference(self, donor: Trace, whole: Tokens) -> tuple[Scored, Reference]:
-        """The scored positions, what the donor predicts there, and what (in the uncut rows) follows."""
-        tokens = donor.tokens
-        compared = paper_positions(tokens) if self.positions == "paper" else tokens.predicts
-        facts, places = torch.nonzero(compared | tokens.predicts, as_tuple=True)
-        following = torch.cat([whole.ids[:, 1:], whole.ids[:, -1:]], dim=1)
-        return Scored(facts, places), Reference(
-            logits=unembed(self.donor, donor.entries[-1][facts, places]),
-            targets=following[facts, places],
-            facts=facts,
-            compared=compared[facts, places],
-            predicts=tokens.predicts[facts, places],
-            n_facts=len(tokens),
-        )
-
-    def _stacked(self, recorded: Recorded) -> Iterator[tuple[list[int], list[Arm]]]:
-        """Patches that share a batch: those that resume at the same layer, whatever their site."""
-        donor, own = recorded.donor, recorded.own
-        tokens = own.tokens
-        mask = self.positions_mask(tokens)
-        behind: dict[tuple[str, int], Tensor] = {}
-        by_start: dict[int, list[tuple[int, Arm]]] = defaultdict(list)
-        for number, patch in enumerate(self.chosen):
-            if number in self.deltas:
-                changed = patch.slots(self.different)
-                arm = residual_delta_arm(self.deltas[number], changed, self.donor_slots, patch.site.select, own)
-            elif patch.site.kind != "activation":
-                continue
-            elif patch.position is None:
-                arm = activation_arm(patch, donor, mask)
-            elif patch.position >= tokens.ids.shape[1]:
-                continue  # behind everything that is scored
-            elif splices(patch):
-                key = (patch.site.name, patch.first)
-                if key not in behind:
-                    behind[key] = self._behind(activation_arm(patch, donor, None), own)
-                arm = spliced_arm(patch, behind[key], own, _columns(tokens, [patch.position]))
-            else:
-                arm = activation_arm(patch, donor, _columns(tokens, [patch.position]))
-            by_start[arm.start].append((number, arm))
-        together = max(1, self.max_tokens // tokens.ids.numel())
-        for start in sorted(by_start):
-            numbered = by_start[start]
-            for first in range(0, len(numbered), together):
-                some = numbered[first : first + together]
-                yield [number for number, _ in some], [arm for _, arm in some]
-
-    def _behind(self, arm: Arm, own: Trace) -> Float[Tensor, "fact pos d_model"]:
-        """The stream behind the arm's block, patched at all positions."""
-        facts = torch.arange(len(own.tokens), device=own.tokens.ids.device)
-        hooks = arm_hooks([arm], len(own.tokens))
-        return resume(self.recipient, own, arm.start, own.entries[arm.start], facts, hooks, arm.start + 1)
-
-
-def _columns(tokens: Tokens, places: list[int]) -> Bool[Tensor, "fact pos"]:
-    """True in these columns, as far as the rows reach."""
-    mask = torch.zeros_like(tokens.predicts)
-    mask[:, [place for place in places if place < mask.shape[1]]] = True
-    return mask
+        mask = torch.zeros_like(tokens.predicts)
+        mask[:, [int(place) for place in self.positions if int(place) < mask.shape[1]]] = True
+        return mask

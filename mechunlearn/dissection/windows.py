@@ -25,6 +25,10 @@ class Family:
         return self.rule(n_layers)
 
 
+Windows = Family | str | Iterable[Family | str | Window] | None
+"""What `dissect(windows=)` and `plot(windows=)` take: families, their names, (first, last) pairs, or any of these."""
+
+
 def sliding(width: int = 5) -> Family:
     """One window around each layer, clipped at the ends."""
     if width < 1:
@@ -96,7 +100,7 @@ def parse(text: str) -> Family:
         raise UserError(f"windows {text!r}: write {known}") from None
 
 
-def families(windows: Family | str | Iterable[Family | str | Window] | None) -> list[Family]:
+def families(windows: Windows) -> list[Family]:
     """What the user gave as `windows=`, as a list of families; None means sliding(5) and all."""
     if windows is None:
         return [sliding(5), all_layers()]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..facts import Tokens
-from .forward import Model, log_probs, logits_of, measuring
+from ..models.forward import in_chunks, log_probs, measuring, scored_logits
+from ..models.properties import LanguageModel
 from .memorisation import exact_memorisation, extraction_strength
 from .ranks import token_rank
 
@@ -30,7 +31,7 @@ class AnswerScores(NamedTuple):
     extracted: Float[Tensor, " fact"]
 
 
-def score_answers(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerScores:
+def score_answers(model: LanguageModel, tokens: Tokens, batch_size: int = 32) -> AnswerScores:
     """Score every answer under teacher forcing, in one pass.
 
     Args:
@@ -41,27 +42,40 @@ def score_answers(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerS
     Raises:
         UserError: the model gives logits that are not numbers.
     """
+    found = []
     with measuring(model):
-        parts = [
-            _score(model, tokens[first : first + batch_size].trim()) for first in range(0, len(tokens), batch_size)
-        ]
-    return AnswerScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        for rows, batch in in_chunks(model, tokens, batch_size):
+            places = batch.predicts.nonzero()[:, 0].cpu() + rows.start
+            found.append((places, *_by_token(scored_logits(model, batch), batch)))
+    rows, logprobs, hits, ranks = (torch.cat(column) for column in zip(*found, strict=True))
+    return _by_fact(rows, logprobs, hits, ranks, len(tokens))
 
 
-def _score(model: Model, batch: Tokens) -> AnswerScores:
-    scored = logits_of(model, batch.ids, batch.attention)[batch.predicts].cpu()
-    targets, rows = batch.targets.cpu(), batch.predicts.nonzero()[:, 0].cpu()
-    count = torch.bincount(rows, minlength=len(batch))
-    logprobs = log_probs(scored).gather(-1, targets[:, None])[:, 0]
-    hits = scored.argmax(-1) == targets
-    total = logprobs.new_zeros(len(batch)).index_add_(0, rows, logprobs)
-    ranks = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, rows, token_rank(scored, targets))
+def _by_token(
+    logits: Float[Tensor, "scored vocab"], batch: Tokens
+) -> tuple[Float[Tensor, " scored"], Bool[Tensor, " scored"], Float[Tensor, " scored"]]:
+    """Log-probability, hit and rank of every answer token, computed where the logits are, on the CPU."""
+    targets = batch.targets.to(logits.device)
+    logprobs = log_probs(logits).gather(-1, targets[:, None])[:, 0]
+    return logprobs.cpu(), (logits.argmax(-1) == targets).cpu(), token_rank(logits, targets).cpu()
+
+
+def _by_fact(
+    rows: Int[Tensor, " scored"],
+    logprobs: Float[Tensor, " scored"],
+    hits: Bool[Tensor, " scored"],
+    ranks: Float[Tensor, " scored"],
+    size: int,
+) -> AnswerScores:
+    count = torch.bincount(rows, minlength=size)
+    total = logprobs.new_zeros(size).index_add_(0, rows, logprobs)
+    rank = torch.zeros(size, dtype=torch.float64).index_add_(0, rows, ranks)
     memorised = exact_memorisation(hits, rows, count)
     extracted = extraction_strength(hits, rows, count)
-    return AnswerScores(memorised == 1, total, total / count, ranks / count, memorised, extracted)
+    return AnswerScores(memorised == 1, total, total / count, rank / count, memorised, extracted)
 
 
-def recall(model: Model, tokens: Tokens, batch_size: int = 32) -> Bool[Tensor, " fact"]:
+def recall(model: LanguageModel, tokens: Tokens, batch_size: int = 32) -> Bool[Tensor, " fact"]:
     """Whether greedy decoding from the prompt gives exactly the answer's tokens, for each fact.
 
     Read off one teacher-forced pass: greedy decoding meets the answer if and only if the most probable token
@@ -77,7 +91,7 @@ class AnswerLogprob(NamedTuple):
     mean: Float[Tensor, " fact"]
 
 
-def answer_logprob(model: Model, tokens: Tokens, batch_size: int = 32) -> AnswerLogprob:
+def answer_logprob(model: LanguageModel, tokens: Tokens, batch_size: int = 32) -> AnswerLogprob:
     """Log-probability of each answer given its prompt. Raises as `score_answers` does."""
     scores = score_answers(model, tokens, batch_size)
     return AnswerLogprob(scores.logprob, scores.mean_logprob)

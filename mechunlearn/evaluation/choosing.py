@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..facts import Fact, Facts, Template, multiple_choice, tokenize
+from ..models.properties import LanguageModel, context_of, tokenizer_of
 from .answers import score_answers
-from .forward import Model, context_of, tokenizer_of
 
 
 class ChoiceScores(NamedTuple):
@@ -23,7 +23,7 @@ class ChoiceScores(NamedTuple):
 
 
 def score_choices(
-    model: Model,
+    model: LanguageModel,
     facts: Facts | Sequence[Fact],
     template: Template | None = None,
     *,

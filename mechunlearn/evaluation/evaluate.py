@@ -17,11 +17,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..facts import Facts, Template, Tokens, tokenize, wrong_answers
 from ..models import fingerprint
+from ..models.properties import LanguageModel, context_of, tokenizer_of
 from ..runs import RunFolder, read_frame
 from .answers import score_answers
 from .choosing import score_choices
 from .disruption import per_text_kl, per_text_loss
-from .forward import Model, context_of, tokenizer_of
 from .generation import greedy_answers
 from .measures import MEASURES, TEXT, chosen_measures
 from .overlap import bleu, rouge_l
@@ -30,11 +30,11 @@ from .truth import closer_to_one, score_truth, true_better
 
 
 def evaluate(
-    model: Model,
+    model: LanguageModel,
     facts: Facts,
     text: Sequence[str] | Tokens | None = None,
     *,
-    before: Model | None = None,
+    before: LanguageModel | None = None,
     measures: Sequence[str] | None = None,
     by: Sequence[str] = ("role",),
     template: Template | None = None,
@@ -111,10 +111,10 @@ def evaluate(
 
 
 def per_fact(
-    model: Model,
+    model: LanguageModel,
     facts: Facts,
     *,
-    before: Model | None = None,
+    before: LanguageModel | None = None,
     measures: Sequence[str] | None = None,
     template: Template | None = None,
     options: int = 4,
@@ -174,10 +174,10 @@ def per_fact(
 
 
 def per_text(
-    model: Model,
+    model: LanguageModel,
     text: Sequence[str] | Tokens,
     *,
-    before: Model | None = None,
+    before: LanguageModel | None = None,
     measures: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The measures of general text, passage by passage.
@@ -196,7 +196,7 @@ def per_text(
 
 
 def _text_columns(
-    model: Model, text: Sequence[str] | Tokens, before: Model | None, names: Sequence[str]
+    model: LanguageModel, text: Sequence[str] | Tokens, before: LanguageModel | None, names: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         if name == "text_loss":
@@ -209,20 +209,20 @@ def _text_columns(
 
 
 def _said(
-    model: Model | None, facts: Facts, template: Template | None, max_new_tokens: int, batch_size: int
+    model: LanguageModel | None, facts: Facts, template: Template | None, max_new_tokens: int, batch_size: int
 ) -> list[str]:
     bridge = _bridge(model, "rouge_l and bleu")
     return greedy_answers(bridge, facts, template, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
-def _bridge(model: Model | None, purpose: str) -> TransformerBridge:
+def _bridge(model: LanguageModel | None, purpose: str) -> TransformerBridge:
     if not isinstance(model, TransformerBridge):
         raise UserError(f"{purpose}: models must be opened with load(); this is {type(model)}")
     return model
 
 
 def _identity(
-    model: Model, before: Model | None, facts: Facts, text: Sequence[str] | Tokens | None
+    model: LanguageModel, before: LanguageModel | None, facts: Facts, text: Sequence[str] | Tokens | None
 ) -> dict[str, str | None]:
     """What tells one evaluation from another, besides its settings."""
     content = text.ids.tolist() if isinstance(text, Tokens) else text
@@ -234,7 +234,7 @@ def _identity(
     }
 
 
-def _name(model: Model | None) -> str | None:
+def _name(model: LanguageModel | None) -> str | None:
     return str(model.cfg.model_name) if isinstance(model, TransformerBridge) else None
 
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import UserError
 from ..facts import Fact, Facts, Template, prompt_tokens
 from ..models import hf
-from .forward import context_of, device_of, measuring, tokenizer_of
+from ..models.forward import measuring
+from ..models.properties import context_of, device_of, tokenizer_of
 
 
 def greedy_answers(

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..models import hf, load
-from .forward import measuring
+from ..models.forward import measuring
 
 INSTALL = 'pip install "lm-eval>=0.4.13,<0.5"'
 REFUSED = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows more than text"}

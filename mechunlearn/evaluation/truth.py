@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..facts import Fact, Facts, Template, tokenize, wrong_answers
+from ..models.properties import LanguageModel, context_of, tokenizer_of
 from .answers import score_answers
-from .forward import Model, context_of, tokenizer_of
 
 WRONG = 5  # wrong answers a fact, as TOFU has them
 
@@ -28,7 +28,7 @@ class TruthScores(NamedTuple):
 
 
 def score_truth(
-    model: Model,
+    model: LanguageModel,
     facts: Facts | Sequence[Fact],
     template: Template | None = None,
     *,

@@ -83,16 +83,25 @@ class Facts(Sequence[Fact]):
         return facts
 
     @classmethod
-    def of(cls, source: Facts | str | Path) -> Facts:
+    def of(cls, source: Facts | str | Path, role: str | Sequence[str] | None = None) -> Facts:
         """What every verb takes for facts: a `Facts` as it is; a file or a built-in name is read.
 
+        Args:
+            role: of a file or a built-in name whose facts have roles, only those with this role, or one of these.
+
         Raises:
-            UserError: as `read`; something else than these.
+            UserError: as `read`; no fact of that role; something else than these.
         """
         if isinstance(source, Facts):
             return source
         if isinstance(source, str | Path):
-            return cls.read(source)
+            found = cls.read(source)
+            if role is None or all(fact.role is None for fact in found):
+                return found
+            chosen = found.where(role=role if isinstance(role, str) else tuple(role))
+            if not len(chosen):
+                raise UserError(f"{source}: no fact has the role {role!r}")
+            return chosen
         raise UserError(
             f"{type(source).__name__}: facts are a Facts, a file or a built-in name; from a list: Facts([Fact(…), …])"
         )

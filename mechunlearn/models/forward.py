@@ -1,17 +1,20 @@
-"""The one primitive: run a model from layer k on given residual streams, and unembed only where it is scored.
+"""The one forward pass: what a model predicts where it is scored, and a pass that can be taken up again at any block.
 
-A patch leaves everything below its window untouched, so nothing below is computed again. `record` runs a model once
-and keeps, for every block, the residual stream at its entry and the arguments it was called with (masks, rotary
-angles); `resume` calls the blocks from layer k with those arguments on other residual streams. The blocks are the
-bridge's own, so any TransformerLens hook on a block that runs fires as usual. (The bridge's own `start_at_layer=k`
-runs the blocks below k all the same and throws their work away.)
+`scored_logits` gives the logits that predict answers, and computes no others. `record` runs the blocks once and keeps,
+for every block, the residual stream at its entry and the arguments it was called with (masks, rotary angles); `resume`
+calls the blocks from layer k with those arguments on other residual streams, since a patch leaves everything below its
+window untouched. The blocks are the bridge's own, so any TransformerLens hook on a block that runs fires as usual.
+(The bridge's own `start_at_layer=k` runs the blocks below k all the same and throws their work away.)
+
+Nothing here decides about gradients: callers choose `torch.no_grad`, `measuring`, or neither.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,13 +23,97 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import NotFiniteError, UserError
 from ..facts import Tokens
-from .anatomy import Slot
 from .checkpoint import hf
 from .hooks import Enough, Hook, hooked
+from .properties import LanguageModel, device_of, vocabulary_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional after the residual stream, by keyword
+LOGITS_AT_ONCE = 2**25  # 128 MB in float32; what is made of them (log-probabilities, ranks) takes a few times that
+
+
+def scored_logits(model: LanguageModel, tokens: Tokens) -> Float[Tensor, "scored vocab"]:
+    """The logits that predict an answer token, row after row: one pass, unembedded in predicting columns only.
+
+    They stay on the model's device and in its precision, and gradients flow where they are on.
+    """
+    predicts = tokens.predicts
+    columns = predicts.any(0).nonzero()[:, 0]
+    logits = _logits_in(model, tokens, columns)
+    return logits[predicts[:, columns].to(logits.device)]
+
+
+def _logits_in(
+    model: LanguageModel, tokens: Tokens, columns: Int[Tensor, " column"]
+) -> Float[Tensor, "row column vocab"]:
+    """The logits of these columns; by the model's own forward pass, with whatever it does behind the unembedding."""
+    module = hf(model) if isinstance(model, TransformerBridge) else model
+    device = device_of(module)
+    ids, attention, columns = (part.to(device) for part in (tokens.ids, tokens.attention, columns))
+    called = module.forward if isinstance(module, nn.Module) else module.__call__
+    if "logits_to_keep" in inspect.signature(called).parameters:
+        return module(input_ids=ids, attention_mask=attention, logits_to_keep=columns, use_cache=False).logits
+    output = module(ids, attention_mask=attention)
+    return (output if isinstance(output, Tensor) else output.logits)[:, columns]
+
+
+def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator[tuple[range, Tokens]]:
+    """The rows in their order, as many at a time as `batch_size` and the memory for their logits allow, and trimmed.
+
+    Gives (places of the rows, the rows). A row that is too long by itself comes several times, and predicts each time
+    the next of its columns: its blocks run again, its logits never stand in memory together.
+    """
+    most = max(1, LOGITS_AT_ONCE // (vocabulary_of(model) or 1))  # positions that are unembedded at a time
+    first = 0
+    while first < len(tokens):
+        size = min(batch_size, len(tokens) - first)
+        while size > 1 and size * _columns(tokens, first, size) > most:
+            size -= 1
+        rows = range(first, first + size)
+        for part in _by_columns(tokens[rows].trim(), most) if size == 1 else [tokens[rows].trim()]:
+            yield rows, part
+        first += size
+
+
+def _columns(tokens: Tokens, first: int, size: int) -> int:
+    """In how many columns one of these rows predicts something."""
+    return int(tokens.predicts[first : first + size].any(0).sum())
+
+
+def _by_columns(row: Tokens, count: int) -> Iterator[Tokens]:
+    """One row, which predicts so many of its columns at a time."""
+    columns = row.predicts[0].nonzero()[:, 0]
+    for some in columns.split(count):
+        predicts = torch.zeros_like(row.predicts)
+        predicts[0, some] = True
+        yield replace(row, predicts=predicts)
+
+
+@contextmanager
+def measuring(*models: LanguageModel | None) -> Iterator[None]:
+    """No gradients and no dropout inside; every module's training flag is as before afterwards."""
+    modules = [part for model in models if isinstance(model, nn.Module) for part in model.modules()]
+    flags = [part.training for part in modules]
+    try:
+        for part in modules:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part, flag in zip(modules, flags, strict=True):
+            part.training = flag
+
+
+def log_probs(logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, "scored vocab"]:
+    """Log-probabilities in at least single precision.
+
+    Raises:
+        NotFiniteError: a logit is not a number.
+    """
+    if logits.isnan().any():
+        raise NotFiniteError("the model gives logits that are not numbers (NaN); check its weights")
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +130,6 @@ class Trace:
     saved: dict[str, Tensor]
 
 
-@torch.inference_mode()
 def record(model: TransformerBridge, tokens: Tokens, hooks: Iterable[str] = ()) -> Trace:
     """Run the blocks once and keep what others resume from. Nothing is unembedded.
 
@@ -67,7 +153,6 @@ def record(model: TransformerBridge, tokens: Tokens, hooks: Iterable[str] = ()) 
     return Trace(tokens, tuple(entries), tuple(arguments), saved)
 
 
-@torch.inference_mode()
 def embed(model: TransformerBridge, tokens: Tokens) -> Float[Tensor, "fact pos d_model"]:
     """The residual stream at the entry of the first block."""
     return _run_blocks(model, tokens, 0)[0][0]
@@ -96,7 +181,6 @@ def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[li
     return entries, arguments
 
 
-@torch.inference_mode()
 def resume(
     model: TransformerBridge,
     trace: Trace,
@@ -135,7 +219,6 @@ def _rows(value: Any, facts: Int[Tensor, " row"], width: int, adapted: dict[int,
     return adapted[id(value)]
 
 
-@torch.inference_mode()
 def unembed(model: TransformerBridge, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Final norm, unembedding, and the cap on logits where the architecture has one (Gemma 2)."""
     logits = model.unembed(model.ln_final(residual[None]))[0]
@@ -143,7 +226,7 @@ def unembed(model: TransformerBridge, residual: Float[Tensor, "row d_model"]) ->
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
     """Largest difference between the logits of the plain forward pass and of record, resume and unembed.
 
@@ -165,32 +248,3 @@ def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
             f"(largest difference {difference:.3g}); this architecture is not supported"
         )
     return difference
-
-
-@contextmanager
-def parameters_of(donor: dict[str, Slot], slots: Iterable[Slot], select: tuple[int, ...] = ()) -> Iterator[None]:
-    """Let these parameters of the recipient hold the donor's values, and put their own back whatever happens.
-
-    No matrix is copied: the parameter's storage is exchanged. With `select`, only these rows of the input axis
-    (value vectors) are the donor's, in a copy of the one matrix.
-    """
-    own: list[tuple[nn.Parameter, Tensor]] = []
-    try:
-        for slot in slots:
-            own.append((slot.tensor, slot.tensor.data))
-            slot.tensor.data = donor_value(donor[slot.path], slot, select)
-        yield
-    finally:
-        for parameter, data in own:
-            parameter.data = data
-
-
-def donor_value(donor: Slot, own: Slot, select: tuple[int, ...] = ()) -> Tensor:
-    """The donor's values for a parameter; with `select`, mixed into the recipient's own. Biases have no rows."""
-    if not select:
-        return donor.tensor.data
-    value = own.tensor.data.clone()
-    if value.dim() > 1:
-        index = torch.tensor(select, device=value.device)
-        value.index_copy_(own.features, index, donor.tensor.data.index_select(own.features, index))
-    return value

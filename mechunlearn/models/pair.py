@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,6 +30,17 @@ class Comparison:
     @property
     def different(self) -> frozenset[str]:
         return frozenset(self.frame.loc[self.frame["differs"], "path"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The same as plain values: counts, names of tensors that differ, and relative change by role."""
+        by_role = self.frame.groupby("role")["relative_change"].agg(["mean", "max"])
+        return {
+            "tensors": len(self.frame),
+            "differ": int(self.frame["differs"].sum()),
+            "names": self.frame.loc[self.frame["differs"], "name"].tolist(),
+            "relative_change": {str(role): {"mean": float(m), "max": float(x)} for role, m, x in by_role.itertuples()},
+        }
 
     def __str__(self) -> str:
         return f"{int(self.frame['differs'].sum())} of {len(self.frame)} tensors differ"

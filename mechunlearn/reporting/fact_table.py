@@ -1,4 +1,4 @@
-"""Fact by fact: what was known, what is forgotten, and what a patch brings back; plain text, escaped by who writes."""
+"""Question by question: what was known, what is forgotten, what a patch brings back; plain text, writers escape."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..dissection.metrics import PAPER_METRIC
 from ..dissection.peaks import Peak, name
 from .elements import Cell
 
@@ -30,21 +31,22 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One patch that the table can show: what is answered under it, fact by fact."""
+    """One patch that the table can show: what is answered under it, question by question."""
 
     label: str
     answers: list[str]
     correct: list[bool]
     recovery: list[float | None]  # of the squared difference of the logits; None where it is undefined
     statuses: list[str]
+    asked: str  # "facts", or "questions" where facts are asked in several phrasings
 
     @property
     def told(self) -> str:
         """What the patch did, in a sentence."""
         back, away, out, kept = map(self.statuses.count, ("came back", "stayed away", "knocked out", "withstood"))
         if out + kept:
-            return f"{out} of {out + kept} known facts are no longer answered right."
-        return f"{back} of {back + away} forgotten facts are answered right again."
+            return f"{out} of {out + kept} known {self.asked} are no longer answered right."
+        return f"{back} of {back + away} forgotten {self.asked} are answered right again."
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def _label(peak: Peak) -> str:
 def _rows(facts: pd.DataFrame) -> list[FactRow]:
     return [
         FactRow(
-            **{name: Cell.of(row[name]) for name in ("fact", "prompt", "answer")},
+            fact=Cell.of(row["question"]),
+            **{name: Cell.of(row[name]) for name in ("prompt", "answer")},
             **{which: Cell.of(row[f"{which}_answer"]) for which in ("before", "after")},
             before_correct=bool(row["before_correct"]),
             after_correct=bool(row["after_correct"]),
@@ -123,11 +126,13 @@ def _choice(
 ) -> Choice | None:
     """What this patch did to every fact; None where the dissection has no such patch."""
     direction = str(frame["direction"].iloc[0])
-    said = _patch(answers, site, first, last).drop_duplicates("fact").set_index("fact").reindex(facts["fact"])
+    said = (
+        _patch(answers, site, first, last).drop_duplicates("question").set_index("question").reindex(facts["question"])
+    )
     if said["answer"].isna().any():
         return None
-    measured = _patch(frame[frame["metric"] == "mse"], site, first, last)
-    recovery = measured[measured["position"].isna()].set_index("fact")["recovery"].reindex(facts["fact"])
+    measured = _patch(frame[frame["metric"] == PAPER_METRIC], site, first, last)
+    recovery = measured[measured["position"].isna()].set_index("question")["recovery"].reindex(facts["question"])
     correct = [bool(value) for value in said["correct"]]
     return Choice(
         label,
@@ -135,6 +140,7 @@ def _choice(
         correct,
         [None if pd.isna(value) else round(float(value), 3) for value in recovery],
         [_status(row, direction, right) for row, right in zip(facts.to_dict("records"), correct, strict=True)],
+        "facts" if facts["fact"].is_unique else "questions",
     )
 
 

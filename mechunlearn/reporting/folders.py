@@ -14,9 +14,9 @@ from ..errors import UserError
 from ..runs import read_frame, read_run
 
 _CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
-_FACTS = ["fact", "prompt", "answer", "before_answer", "after_answer"]
+_FACTS = ["fact", "question", "prompt", "answer", "before_answer", "after_answer"]
 _FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
-_ANSWERS = ["fact", "site", "direction", "first_layer", "last_layer", "answer", "correct"]
+_ANSWERS = ["fact", "question", "site", "direction", "first_layer", "last_layer", "answer", "correct"]
 _UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
 _EVALUATION = ["measure", "value", "low", "high", "n"]
 KINDS = ("dissection", "unlearning", "attacks", "evaluation")

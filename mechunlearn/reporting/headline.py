@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..dissection.metrics import PAPER_METRIC
 from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
 
 FEW_FACTS = 30
@@ -51,7 +52,7 @@ class Words:
         *,
         controls: pd.DataFrame | None = None,
         facts: pd.DataFrame | None = None,
-        metric: str = "mse",
+        metric: str = PAPER_METRIC,
     ) -> Words:
         """Judge the direction before->after where `summary` has it, else the only other one."""
         rows = summary[(summary["metric"] == metric) & summary["position"].isna()]

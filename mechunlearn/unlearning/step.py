@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..models import hf
+from ..models.forward import scored_logits
 from ..models.hooks import Enough, Hook, hooked
 from .data.batches import Part, Piece
 
@@ -126,16 +128,9 @@ def look(model: TransformerBridge, part: Part, states: Sequence[str] = (), logit
 
         return save
 
-    columns = tokens.predicts.any(dim=0).nonzero()[:, 0]
     scored = None
-    with hooked(model, [(name, keep(name)) for name in wanted]):
-        try:
-            output = hf(model)(
-                input_ids=tokens.ids, attention_mask=tokens.attention, logits_to_keep=columns, use_cache=False
-            )
-            scored = _precise(output.logits[tokens.predicts[:, columns]])
-        except Enough:
-            pass
+    with hooked(model, [(name, keep(name)) for name in wanted]), suppress(Enough):
+        scored = _precise(scored_logits(model, tokens))
     silent = sorted(wanted - set(saved))
     if silent:
         raise UserError(f"hook {silent[0]} does not fire in {type(hf(model)).__name__}; this method needs it")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mechunlearn.dissection import Dissection, dissect, single, sliding
+from mechunlearn.dissection.sweep import Sweep
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import clone, load, save, slots
@@ -23,7 +24,7 @@ from ..pairs import changed, word_level
 
 WORDS = [f"w{number}" for number in range(VOCABULARY - 3)]
 COLUMNS = [
-    "fact", "site", "kind", "direction", "first_layer", "last_layer", "position", "token",
+    "fact", "question", "subject", "site", "kind", "direction", "first_layer", "last_layer", "position", "token",
     "metric", "distance", "baseline", "recovery", "defined",
 ]  # fmt: skip
 
@@ -87,10 +88,10 @@ def test_controls_pass_and_say_what_they_measured(result):
 
 
 def test_a_broken_engine_fails_the_controls(pair, monkeypatch):
-    from mechunlearn.dissection import arms
+    from mechunlearn.dissection import patches
 
-    real = arms.unembed
-    monkeypatch.setattr(arms, "unembed", lambda model, x: real(model, x) * 1.01)
+    real = patches.resume
+    monkeypatch.setattr(patches, "resume", lambda *arguments: real(*arguments) + 0.01)
     controls = dissect(*pair, FACTS, sites=("mlp_coefficients",), windows="all", progress=False).controls
     assert not controls.loc[controls["expected"].notna(), "passed"].all()
 
@@ -191,11 +192,11 @@ def test_bf16_comes_with_a_larger_noise_floor(pair):
 SCRIPT = """
 import sys
 from pathlib import Path
-from mechunlearn.dissection import dissect, units
+from mechunlearn.dissection import dissect
 from tests.dissection.test_dissect import make_facts
-units.FACTS_AT_ONCE = 2
 folder = Path(sys.argv[1])
-dissect(folder / "before", folder / "after", make_facts(24), windows="sliding:3", run=folder / "run", device="cpu")
+options = {"windows": "sliding:3", "run": folder / "run", "batch_size": 2, "device": "cpu"}
+dissect(folder / "before", folder / "after", make_facts(24), **options)
 """
 
 
@@ -233,8 +234,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_frame(pair, tmp_path):
 def test_a_finished_run_is_opened_and_one_of_other_settings_refused(pair, tmp_path, monkeypatch):
     options = {"sites": ("mlp_coefficients",), "windows": "all", "progress": False, "run": tmp_path / "run"}
     first = dissect(*pair, FACTS, **options)
-    module = sys.modules["mechunlearn.dissection.dissect"]  # the package's name for it is the verb
-    monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Sweep, "units", lambda *_: pytest.fail("measured again"))
     pd.testing.assert_frame_equal(dissect(*pair, FACTS, **options).frame, first.frame)
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"other settings \(windows was \['all'\]"):

@@ -38,7 +38,7 @@ def facts(pair):
 
 @pytest.fixture(scope="module")
 def result(pair, facts):
-    return dissect(*pair, facts, SITES, "single,all", progress=False)
+    return dissect(*pair, facts, sites=SITES, windows="single,all", progress=False)
 
 
 def said(model, facts) -> tuple[list[str], list[bool]]:
@@ -60,7 +60,7 @@ def under(result, site, first, last):
 
 def test_one_row_a_fact_and_patch(result, facts):
     assert list(result.answers.columns) == [
-        "fact", "site", "direction", "first_layer", "last_layer", "answer", "correct",
+        "fact", "question", "subject", "site", "direction", "first_layer", "last_layer", "answer", "correct",
     ]  # fmt: skip
     patches = result.frame[["site", "first_layer", "last_layer"]].drop_duplicates()
     assert len(result.answers) == len(patches) * len(facts)
@@ -97,17 +97,17 @@ def test_an_activation_patch_says_what_transformer_lens_says(result, pair, facts
 
 
 def test_kept_and_gone_on_with(pair, facts, tmp_path, result):
-    run = dissect(*pair, facts, SITES, "single,all", run=tmp_path / "run", progress=False)
+    run = dissect(*pair, facts, sites=SITES, windows="single,all", run=tmp_path / "run", progress=False)
     assert run.answers.equals(result.answers)
     (tmp_path / "run" / "run.json").write_text(
         (tmp_path / "run" / "run.json").read_text().replace('"about": {', '"about": {}, "was": {')
     )
-    again = dissect(*pair, facts, SITES, "single,all", run=tmp_path / "run", progress=False)
+    again = dissect(*pair, facts, sites=SITES, windows="single,all", run=tmp_path / "run", progress=False)
     assert again.answers.equals(result.answers)
     kept = Dissection.load(result.save(tmp_path / "saved")).answers
     assert kept.astype(str).equals(result.answers.astype(str))
 
 
 def test_single_positions_are_left_to_the_maps(pair, facts):
-    found = dissect(*pair, facts, ["residual"], "single", positions="each", progress=False)
+    found = dissect(*pair, facts, sites="residual", windows="single", positions="each", progress=False)
     assert found.answers.empty and len(found.frame)

@@ -1,11 +1,12 @@
 """Planted changes are found: the site that was changed, in the layer that was changed, and nowhere else."""
 
+import numpy as np
 import pytest
 
 from mechunlearn.dissection import windows
-from mechunlearn.dissection.measured import measure_batch
-from mechunlearn.dissection.plan import patches
-from mechunlearn.dissection.sweep import Sweep
+from mechunlearn.dissection.metrics import METRICS
+from mechunlearn.dissection.patches import patches
+from mechunlearn.dissection.sweep import PLAIN, Sweep
 from mechunlearn.models import compare
 from mechunlearn.sites import PARAMETERS, available, resolve
 
@@ -24,6 +25,12 @@ HOLDS = {  # which sites contain a planted one
 }
 
 
+def distances(sweep, tokens, metric):
+    """Of every patch and of the recipient unpatched, fact by fact."""
+    found = sweep.measure(tokens).groupby("patch")[metric].apply(list)
+    return np.array(found.loc[found.index >= 0].tolist()), np.array(found.loc[PLAIN])
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("planted", PLANTED)
 def test_only_the_planted_change_gives_the_knowledge_back(name, planted):
@@ -38,10 +45,11 @@ def test_only_the_planted_change_gives_the_knowledge_back(name, planted):
     model = changed(donor, chosen_slots, 0.5 if planted == "norms" else 0.1)
     sites = [site for site in PARAMETERS if available(donor)[site]]
     chosen = patches([resolve(site, model) for site in sites], [windows.sliding(3), windows.single()], LAYERS)
-    measured = measure_batch(Sweep(donor, model, chosen, compare(donor, model).different), rows())
+    sweep = Sweep(donor, model, chosen, compare(donor, model).different)
     holders = HOLDS[planted] | ({"unembedding"} if planted == "embedding" and name == "gpt2" else set())  # tied
-    for metric, baseline in measured.baseline.items():
-        recovery = 1 - measured.distances[metric].sum(1) / baseline.sum()
+    for metric in METRICS:
+        patched, baseline = distances(sweep, rows(), metric)
+        recovery = 1 - patched.sum(1) / baseline.sum()
         assert baseline.min() > 0
         for patch, value in zip(chosen, recovery, strict=True):
             inside = patch.site.name in holders and (not patch.site.layered or patch.first <= LAYER <= patch.last)
@@ -57,8 +65,8 @@ def test_activations_show_where_the_change_comes_through(name):
     donor = before(name)
     model = changed(donor, lambda s: s.path == f"blocks.{LAYERS - 1}.mlp.out.weight")
     chosen = patches([resolve(s, model) for s in ("mlp_coefficients", "mlp_output")], [windows.single()], LAYERS)
-    measured = measure_batch(Sweep(donor, model, chosen, compare(donor, model).different), rows())
-    recovery = 1 - measured.distances["mse"].sum(1) / measured.baseline["mse"].sum()
+    patched, baseline = distances(Sweep(donor, model, chosen, compare(donor, model).different), rows(), "mse")
+    recovery = 1 - patched.sum(1) / baseline.sum()
     coefficients, output = recovery[:LAYERS], recovery[LAYERS:]
     assert abs(coefficients).max() <= 1e-3
     assert output[-1] >= 0.999

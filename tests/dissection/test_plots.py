@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mechunlearn.dissection.plotting.recovery import plot_positions, plot_recovery, window_families
+from mechunlearn.dissection.plotting.maps import plot_positions
+from mechunlearn.dissection.plotting.recovery import plot_recovery, window_families
 from mechunlearn.dissection.plotting.styles import style
 from mechunlearn.dissection.summary import summarise
 from mechunlearn.errors import UserError
@@ -24,7 +25,7 @@ def lines(figure: go.Figure) -> dict[str, go.Scatter]:
 
 
 def test_lines_hold_the_summary() -> None:
-    figure = plot_recovery(SUMMARY, "kl", "ratio_of_means", windows="single layers")
+    figure = plot_recovery(SUMMARY, "kl", "ratio_of_means", windows="single")
     rows = SUMMARY[
         (SUMMARY["metric"] == "kl") & (SUMMARY["site"] == "mlp_keys")
         & (SUMMARY["first_layer"] == SUMMARY["last_layer"]) & (SUMMARY["first_layer"] >= 0)
@@ -140,7 +141,11 @@ def test_hostile_names_and_tokens_are_text() -> None:
         ({"metric": "accuracy"}, "mse, mse_centred"),
         ({"statistic": "median"}, "mean_of_ratios"),
         ({"direction": "sideways"}, "before->after"),
-        ({"windows": "pairs"}, "single layers"),
+        ({"windows": "pairs"}, "write sliding:5"),
+        (
+            {"windows": [(1, 3)]},
+            "no windows of given\\(1-3\\) here: there are windows of up to 5 layers, single layers",
+        ),
     ],
 )
 def test_unknown_options_say_what_there_is(options: dict[str, str], message: str) -> None:

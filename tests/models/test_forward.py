@@ -1,252 +1,89 @@
-"""The engine against the plain full forward pass: every site, every architecture, every window."""
-
-from functools import partial
+"""The one forward pass: what is scored, in chunks or not, with gradients or not; and taking a pass up again."""
 
 import pytest
 import torch
+from torch import nn
 
-from mechunlearn.dissection import windows
-from mechunlearn.dissection.plan import patches
-from mechunlearn.dissection.sweep import Sweep
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Tokens
-from mechunlearn.models import compare, slots
-from mechunlearn.models.forward import check_replay, parameters_of, record, resume, unembed
-from mechunlearn.sites import available, resolve
+from mechunlearn.models import forward as module, hf, load
+from mechunlearn.models.forward import check_replay, in_chunks, record, resume, scored_logits, unembed
 
-from ..architectures import LAYERS, NAMES
+from ..architectures import NAMES, VOCABULARY, tiny
 from ..pairs import before, changed, rows
 
-EXTRA = (
-    "mlp_coefficients+attention_output", "mlp_coefficients[3,17]", "head_output[1]", "value_vectors[5,9]",
-    "blocks.{l}.attn.hook_q", r"layers\.1\.|h\.1\.", "residual[2]",
-)  # fmt: skip
-WINDOWS = windows.given([(0, 1), (1, 3), (2, 2), (3, 3), (0, 3)])  # clipped, inner, single, last, all
-
-
-def put(value, activation, hook, where=None):
-    return value if where is None else torch.where(where, value, activation)
-
 
 @torch.no_grad()
-def donor_cache(donor, tokens):
-    return donor.run_with_cache(tokens.ids, attention_mask=tokens.attention)[1]
-
-
-@torch.no_grad()
-def full_forward(model, donor, cache, patch, tokens, where=None):
-    """The oracle: TransformerLens' own hooked pass over all layers; parameters copied in and back."""
-    hooks = []
-    for name in patch.hooks():
-        chosen = torch.ones_like(cache[name], dtype=torch.bool)
-        if patch.site.select:
-            chosen[:] = False
-            axis = 2 if name.endswith("hook_z") else -1
-            chosen.index_fill_(axis, torch.tensor(patch.site.select), True)
-        if where is not None:
-            chosen &= where.reshape(*where.shape, *[1] * (chosen.dim() - 2))
-        hooks.append((name, partial(put, cache[name], where=chosen)))
-    theirs = {slot.path: slot for slot in slots(donor)}
-    own = []
-    for slot in patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ():
-        own.append((slot.tensor, slot.tensor.clone()))
-        value = theirs[slot.path].tensor
-        if patch.site.select:
-            index = torch.tensor(patch.site.select)
-            if value.dim() > 1:
-                slot.tensor.index_copy_(slot.features, index, value.index_select(slot.features, index))
-        else:
-            slot.tensor.copy_(value)
-    logits = model.run_with_hooks(tokens.ids, attention_mask=tokens.attention, fwd_hooks=hooks)
-    for parameter, value in own:
-        parameter.copy_(value)
-    return logits[tokens.predicts]
-
-
-def all_logits(sweep, tokens):
-    found = {}
-    recorded = sweep.record(tokens)
-    for numbers, logits, _ in sweep.patched(recorded):
-        found |= dict(zip(numbers, logits, strict=True))
-    return recorded, found
+def plain_logits(model, tokens: Tokens) -> torch.Tensor:
+    """The oracle: transformers' own pass over everything."""
+    return hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention, use_cache=False).logits[tokens.predicts]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_site_equals_the_full_forward_pass(name):
-    donor, model = before(name), changed(before(name), lambda _: True, 0.03)
-    tokens = rows()
-    sites = [site for site, there in available(model).items() if there] + list(EXTRA)
-    chosen = patches([resolve(site, model) for site in sites], [WINDOWS], LAYERS)
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different, max_tokens=400)
-    cache = donor_cache(donor, tokens)
-    recorded, found = all_logits(sweep, tokens)
-    assert set(found) == set(range(len(chosen)))
-    scale = float(recorded.plain.abs().max())
-    moved = 0
-    for number, patch in enumerate(chosen):
-        expected = full_forward(model, donor, cache, patch, tokens)
-        assert float((found[number] - expected).abs().max()) <= 1e-5 * scale, (patch.site.name, patch.first, patch.last)
-        moved += float((expected - recorded.plain).abs().max()) > 1e-3 * scale
-    assert moved > 0.9 * len(chosen)  # the patches really do something
-
-
-@pytest.mark.parametrize("positions", ["answer", "prompt", [0, 3, 4]])
-def test_positions_equal_the_full_forward_pass(positions):
-    donor, model = before("llama"), changed(before("llama"), lambda _: True, 0.03)
-    tokens = rows()
-    sites = ["mlp_coefficients", "attention_output", "residual", "head_output[2]"]
-    chosen = patches([resolve(site, model) for site in sites], [windows.sliding(3)], LAYERS)
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different, positions)
-    where = torch.zeros_like(tokens.predicts)
-    if positions == "answer":
-        where = tokens.predicts
-    elif positions == "prompt":
-        where = tokens.attention.bool() & ~tokens.predicts & ~tokens.answers
-    else:
-        where[:, positions] = True
-    cache = donor_cache(donor, tokens)
-    recorded, found = all_logits(sweep, tokens)
-    for number, patch in enumerate(chosen):
-        expected = full_forward(model, donor, cache, patch, tokens, where)
-        assert float((found[number] - expected).abs().max()) <= 1e-5 * float(recorded.plain.abs().max())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_each_position_equals_the_full_forward_pass(name):
-    donor, model = before(name), changed(before(name), lambda _: True, 0.03)
-    tokens = rows()
-    sites = [
-        "residual",
-        "attention_output",
-        "mlp_output",
-        "mlp_coefficients[1]",
-        "head_output",
-        "blocks.{l}.attn.hook_k",
-    ]
-    chosen = patches(
-        [resolve(site, model) for site in sites], [windows.given([(1, 1), (3, 3), (1, 2)])], LAYERS, range(11)
-    )
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different, "each")
-    cache = donor_cache(donor, tokens)
-    recorded, found = all_logits(sweep, tokens)
-    for number, patch in list(enumerate(chosen))[::5]:
-        where = torch.zeros_like(tokens.predicts)
-        where[:, patch.position] = True
-        expected = full_forward(model, donor, cache, patch, tokens, where)
-        scale = float(recorded.plain.abs().max())
-        assert float((found[number] - expected).abs().max()) <= 1e-5 * scale, (
-            patch.site.name,
-            patch.first,
-            patch.position,
-        )
-
-
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-def test_maps_equal_transformer_lens_own_patching(name):
-    from transformer_lens import patching
-
-    donor, model = before(name), changed(before(name), lambda _: True, 0.03)
-    tokens = rows((9, 9), answer=1)
-    prompt = tokens.ids[:, :-1]
-    sites = {
-        "residual": patching.get_act_patch_resid_pre,
-        "attention_output": patching.get_act_patch_attn_out,
-        "mlp_output": patching.get_act_patch_mlp_out,
-    }
-    with torch.no_grad():
-        wanted, cache = donor.run_with_cache(prompt)
-        theirs = [
-            patch(model, prompt, cache, lambda logits: (logits - wanted)[:, -1].square().mean())
-            for patch in sites.values()
-        ]
-    chosen = patches([resolve(site, model) for site in sites], [windows.single()], LAYERS, range(8))
-    from mechunlearn.dissection.measured import measure_batch
-
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different, "each")
-    ours = torch.as_tensor(measure_batch(sweep, tokens).distances["mse"]).mean(1).reshape(3, LAYERS, 8)
-    torch.testing.assert_close(ours.float(), torch.stack(theirs), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_batch_size_does_not_matter(name):
-    donor, model = before(name), changed(before(name), lambda _: True, 0.03)
+def test_scored_logits_are_the_models_own(name):
     tokens = rows((12, 7, 9, 11))
-    chosen = patches([resolve("mlp_coefficients", model), resolve("residual", model)], [windows.sliding(3)], LAYERS)
-    different = compare(donor, model).different
-    one = all_logits(Sweep(donor, model, chosen, different, max_tokens=1), tokens)[1]
-    many = all_logits(Sweep(donor, model, chosen, different, max_tokens=10**6), tokens)[1]
-    for number in one:
-        torch.testing.assert_close(one[number], many[number], rtol=1e-5, atol=1e-5 * float(one[number].abs().max()))
+    with torch.no_grad():
+        found = scored_logits(before(name), tokens)
+    torch.testing.assert_close(found, plain_logits(before(name), tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_padding_does_not_matter():
-    donor, model = before("llama"), changed(before("llama"), lambda _: True, 0.03)
-    short = rows((7, 7))
-    padded = Tokens(
-        torch.cat([short.ids, torch.full((2, 5), 50)], 1),
-        torch.cat([short.attention, torch.zeros(2, 5, dtype=torch.long)], 1),
-        torch.cat([short.predicts, torch.zeros(2, 5, dtype=torch.bool)], 1),
-        torch.cat([short.answers, torch.zeros(2, 5, dtype=torch.bool)], 1),
-        short.fact_ids,
-    )
-    chosen = patches([resolve("attention_output", model)], [windows.sliding(3)], LAYERS)
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different, "paper")  # "paper" keeps every column
-    for number, logits in all_logits(sweep, short)[1].items():
-        torch.testing.assert_close(logits, all_logits(sweep, padded)[1][number], rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("most", [1, 3 * VOCABULARY, 10**9])
+def test_chunks_hold_every_scored_position_once_and_in_order(name, most, monkeypatch):
+    """However little memory there is: down to one position at a time."""
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", most)
+    model, tokens = before(name), rows((12, 7, 9, 11), answer=5)
+    found, places = [], []
+    with torch.no_grad():
+        for some, batch in in_chunks(model, tokens, 3):
+            logits = scored_logits(model, batch)
+            assert batch.predicts.any(0).sum() * len(batch) * VOCABULARY <= max(most, VOCABULARY)
+            assert len(batch) == len(some) <= 3
+            found.append(logits)
+            places += [some[row] for row in batch.predicts.nonzero()[:, 0].tolist()]
+            assert torch.equal(batch.targets, tokens.targets[len(places) - len(logits) : len(places)])
+    assert places == tokens.predicts.nonzero()[:, 0].tolist()
+    whole = plain_logits(model, tokens)
+    torch.testing.assert_close(torch.cat(found), whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
 
 
-def snapshot(model):
-    return (
-        sum(len(point.fwd_hooks) for point in model.hook_dict.values()),
-        [(module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()],
-        [(p.requires_grad, p.data_ptr(), float(p.detach().double().sum())) for p in model.parameters()],
-    )
+def test_gradients_are_the_callers_choice():
+    model, tokens = load(tiny("llama")), rows()
+    scored_logits(model, tokens).logsumexp(-1).sum().backward()
+    ours = [parameter.grad.clone() for parameter in hf(model).parameters()]
+    model.zero_grad()
+    whole = hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention).logits
+    whole[tokens.predicts].logsumexp(-1).sum().backward()
+    for mine, parameter in zip(ours, hf(model).parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-5)
+    # A recorded pass carries gradients too: from the last stream to what a hook saw below.
+    trace = record(model, tokens, ["blocks.1.mlp.hook_post"])
+    (gradient,) = torch.autograd.grad(trace.entries[-1].sum(), trace.saved["blocks.1.mlp.hook_post"])
+    assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        assert not record(model, tokens).entries[-1].requires_grad
 
 
-class Stop(BaseException):
-    pass
+class Full(nn.Module):
+    """A model that only knows how to give all its logits."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids, attention_mask):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
-@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, Stop])
-def test_no_state_is_left_behind(error, monkeypatch):
-    from mechunlearn.dissection import arms
-
-    donor, model = before("neox"), changed(before("neox"), lambda _: True, 0.03)
-    seen = []
-    model.blocks[1].mlp.hook_out.add_hook(lambda value, hook: seen.append(1))  # the user's own hook stays
-    for each in (donor, model):  # TransformerLens wires hooks of its own at the first pass
-        record(each, rows())
-    states = snapshot(donor), snapshot(model)
-    sites = ["mlp_coefficients", "everything", "value_vectors", "attention_output"]
-    chosen = patches([resolve(site, model) for site in sites], [windows.sliding(3)], LAYERS)
-    sweep = Sweep(donor, model, chosen, compare(donor, model).different)
-    if error:
-        calls = []
-
-        def break_off(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == 6:
-                raise error
-            return unembed(*args, **kwargs)
-
-        monkeypatch.setattr(arms, "unembed", break_off)
-        with pytest.raises(error):
-            all_logits(sweep, rows())
-        assert len(calls) == 6
-    else:
-        all_logits(sweep, rows())
-    assert (snapshot(donor), snapshot(model)) == states
-    assert seen
-
-
-def test_an_interrupt_inside_a_swap_puts_the_parameters_back():
-    donor, model = before("llama"), changed(before("llama"), lambda _: True)
-    state = snapshot(model)
-    theirs = {slot.path: slot for slot in slots(donor)}
-    with pytest.raises(KeyboardInterrupt), parameters_of(theirs, slots(model)):
-        assert compare(donor, model).different == frozenset()
-        raise KeyboardInterrupt
-    assert snapshot(model) == state
+def test_models_of_transformers_and_plain_callables_are_scored_alike():
+    inner, tokens = tiny("gpt2"), rows()
+    with torch.no_grad():
+        expected = scored_logits(inner, tokens)
+        torch.testing.assert_close(scored_logits(Full(inner), tokens), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            scored_logits(lambda ids, attention_mask: Full(inner)(ids, attention_mask), tokens), expected,
+            rtol=1e-5, atol=1e-5,
+        )  # fmt: skip
 
 
 def test_resume_fires_the_users_hooks_and_any_transformer_lens_hook():

@@ -77,7 +77,7 @@ def random_facts(count: int = 5) -> mu.Facts:
 
 
 def dissected(before, after, asked, **options) -> dict[str, pd.DataFrame]:
-    found = mu.dissect(before, after, asked, progress=False, **options)
+    found = mu.dissect(before, after, asked, prompts="own", progress=False, **options)
     return {name: getattr(found, name) for name in ("frame", "controls", "facts", "answers")}
 
 

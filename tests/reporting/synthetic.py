@@ -57,6 +57,7 @@ def frame(
             *["baseline", "recovery", "defined"],
         ],
     )
+    table.insert(1, "question", table["fact"])
     table["position"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["token"] = pd.array([None] * len(table), dtype="string")
     if positions:
@@ -71,6 +72,7 @@ def _maps(n_facts: int, n_layers: int, rng: np.random.Generator) -> pd.DataFrame
     rows = [
         {
             "fact": str(fact),
+            "question": str(fact),
             "site": site,
             "kind": "activation",
             "direction": "before->after",
@@ -107,6 +109,7 @@ def facts(n: int = 24, hostile: list[str] | None = None) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "fact": [str(i) for i in range(n)],
+            "question": [str(i) for i in range(n)],
             "prompt": [texts[i] if i < len(texts) else f"The capital of country {i} is" for i in range(n)],
             "answer": [texts[i] if i < len(texts) else f"town {i}" for i in range(n)],
             "before_answer": [texts[i] if i < len(texts) else f"town {i}" for i in range(n)],
@@ -123,7 +126,9 @@ def answers(table: pd.DataFrame, hostile: list[str] | None = None) -> pd.DataFra
     """Under every patch: right where more than half of the distance is made good."""
     texts = hostile or []
     rows = table[(table["metric"] == "mse") & table["position"].isna()].reset_index(drop=True)
-    found = rows[["fact", "site", "direction", "first_layer", "last_layer"]].assign(correct=rows["recovery"] > 0.5)
+    found = rows[["fact", "question", "site", "direction", "first_layer", "last_layer"]].assign(
+        correct=rows["recovery"] > 0.5
+    )
     number = found["fact"].astype(int)
     right = [texts[i] if i < len(texts) else f"town {i}" for i in number]
     wrong = [texts[-1 - i] if i < len(texts) else "the river" for i in number]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...evaluation.forward import context_of, logits_of, measuring, tokenizer_of
 from ...facts import Facts, tokenize
 from ...models import compare
-from ...models.hooks import Enough, Hook, hooked
+from ...models.forward import measuring, record
+from ...models.properties import context_of, device_of, tokenizer_of
 from ..splits import groups
 
 SAME = 1e-5  # a change smaller than this part of the mean's length is rounding, not unlearning
@@ -50,23 +48,11 @@ def shifts(
 def _summed(model: TransformerBridge, facts: Facts, batch_size: int = 32) -> Float[Tensor, "layer d_model"]:
     """The residual stream behind every block at the last token of the prompt, summed over the facts."""
     tokens = tokenize(facts, tokenizer_of(model), context=context_of(model))
-    layers = model.cfg.n_layers
-    total = torch.zeros(layers, model.cfg.d_model, dtype=torch.float64)
-
-    def add(layer: int, last: Tensor) -> Hook:
-        def keep(tensor: Tensor, *, hook: HookPoint) -> None:  # noqa: ARG001 - TransformerLens passes it by name
-            rows = torch.arange(len(last), device=tensor.device)
-            total[layer] += tensor[rows, last.to(tensor.device)].cpu().double().sum(0)
-            if layer == layers - 1:
-                raise Enough
-
-        return keep
-
+    total = torch.zeros(model.cfg.n_layers, model.cfg.d_model, dtype=torch.float64)
     with measuring(model):
         for first in range(0, len(tokens), batch_size):
-            batch = tokens[first : first + batch_size].trim()
-            last = batch.predicts.int().argmax(1)
-            seen = [(hook_name(layer), add(layer, last)) for layer in range(layers)]
-            with suppress(Enough), hooked(model, seen):
-                logits_of(model, batch.ids, batch.attention)
+            batch = tokens[first : first + batch_size].trim().to(device_of(model))
+            rows, last = torch.arange(len(batch)), batch.predicts.int().argmax(1)
+            for layer, behind in enumerate(record(model, batch).entries[1:]):
+                total[layer] += behind[rows, last].cpu().double().sum(0)
     return total

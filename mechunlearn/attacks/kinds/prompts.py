@@ -10,8 +10,8 @@ from typing import ClassVar
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
-from ...evaluation.forward import context_of, tokenizer_of
 from ...facts import Facts, tokenize
+from ...models.properties import context_of, tokenizer_of
 from ..base import Attack, Attempt, Given, asked
 from .few_shot import few_shot, of_subject
 

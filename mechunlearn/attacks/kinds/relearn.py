@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import NotFiniteError, UserError
 from ...facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
 from ...models import clone
+from ...models.forward import scored_logits
 from ...models.lora import lora
 from ...sites import resolve
 from ...training import Phase, Settings, Trainer, borrowed
@@ -169,8 +170,7 @@ class Relearn(Attack):
         return rows if self.form == "choice" else _every_token(rows)
 
     def _loss(self, model: TransformerBridge, rows: Tokens) -> Float[Tensor, ""]:
-        logits = model(rows.ids, attention_mask=rows.attention)
-        return nn.functional.cross_entropy(logits[rows.predicts].float(), rows.targets)
+        return nn.functional.cross_entropy(scored_logits(model, rows).float(), rows.targets)
 
     def _settings(self, steps: int, seed: int) -> Settings:
         return Settings(steps, self.learning_rate, self.optimizer, seed=seed)

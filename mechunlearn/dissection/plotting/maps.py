@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ...errors import UserError
+from ..metrics import PAPER_METRIC
 from ..summary import summarise
-from .styles import METRICS, STATISTICS, arrow, choose, count, layers, number, text
+from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, text
 
 
 def plot_positions(
     frame: pd.DataFrame,
-    metric: str = "mse",
+    metric: str = PAPER_METRIC,
     statistic: str = "mean_of_ratios",
     *,
     direction: str | None = None,
@@ -25,7 +26,8 @@ def plot_positions(
     Args:
         frame: the frame of a dissection with positions (other rows are left out).
         metric, statistic, direction: as in `plot_recovery`.
-        fact: show this fact alone, with its tokens; None averages over facts by position.
+        fact: show this fact alone, with its tokens (in one phrasing: the question of that id, or the fact's first);
+            None averages over facts by position.
 
     Raises:
         UserError: no row has a position, or there is no such metric, direction or fact.
@@ -36,10 +38,12 @@ def plot_positions(
     if frame.empty:
         raise UserError("the frame has no layer × position rows: dissect with positions to get some")
     if fact is not None:
-        if not (frame["fact"] == fact).any():
+        chosen = frame[(frame["question"] == fact) | (frame["fact"] == fact)]
+        if chosen.empty:
             raise UserError(f"no fact {fact!r} in the layer × position rows")
-        frame = frame[frame["fact"] == fact]
-    frame, direction = choose(frame, metric, direction)
+        fact = str(chosen["question"].iloc[0])
+        frame = chosen[chosen["question"] == fact]
+    frame, direction = rows_of(frame, metric, direction)
     summary = summarise(frame, draws=500)  # for the hover
     places = sorted({int(place) for place in frame["position"]})
     ticks = {place: _tick(frame.loc[frame["position"] == place, "token"], place) for place in places}
@@ -85,7 +89,7 @@ def plot_positions(
     figure.update_layout(
         coloraxis={"colorscale": "RdBu", "cmin": -1, "cmid": 0, "cmax": 1, "colorbar": {"title": "recovery"}},
         title={
-            "text": f"Recovery by layer and position: {METRICS.get(metric, text(metric))}",
+            "text": f"Recovery by layer and position: {metric_words(metric)}",
             "subtitle": {
                 "text": f"{arrow(direction)}, "
                 + (f"fact {text(fact)}" if fact is not None else f"{STATISTICS[statistic][2]}, {count(summary)}")

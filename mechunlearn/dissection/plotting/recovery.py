@@ -9,23 +9,33 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...errors import UserError
+from ..metrics import PAPER_METRIC
 from ..summary import summarise
-from .maps import plot_positions
-from .styles import GREY, METRICS, STATISTICS, arrow, choose, count, faint, layers, number, style, text
-
-__all__ = ["plot_positions", "plot_recovery", "window_families"]
-
+from ..windows import Windows, families
+from .styles import (
+    GREY,
+    STATISTICS,
+    arrow,
+    count,
+    faint,
+    layers,
+    metric_words,
+    number,
+    rows_of,
+    style,
+    text,
+)
 
 _LOWEST, _HIGHEST = -0.5, 1.25  # the part of the axis that is read; what lies outside is marked at its edge
 
 
 def plot_recovery(
     source: Any,
-    metric: str = "mse",
+    metric: str = PAPER_METRIC,
     statistic: str = "mean_of_ratios",
     *,
     direction: str | None = None,
-    windows: str | None = None,
+    windows: Windows = None,
 ) -> go.Figure:
     """Recovery by the centre of the patched window: a line a site with its interval, parameters dashed.
 
@@ -38,22 +48,17 @@ def plot_recovery(
         metric: one of the frame's metrics.
         statistic: "mean_of_ratios" (the paper's) or "ratio_of_means".
         direction: "before->after" or "after->before"; None takes the first that the source has.
-        windows: which family of windows (see `window_families`); None takes the widest.
+        windows: those that make the lines, as in `dissect(windows=)`; None takes the widest that the source has.
 
     Raises:
-        UserError: the source has no such metric, statistic, direction or family of windows.
+        UserError: the source has no such metric, statistic, direction or windows.
     """
     if statistic not in STATISTICS:
         raise UserError(f"no statistic {statistic!r}: choose {' or '.join(STATISTICS)}")
     summary = _as_summary(source)
     summary = summary[summary["position"].isna()]
-    summary, direction = choose(summary, metric, direction)
-    families = window_families(summary)
-    if windows is None:
-        windows = next(iter(families), None)
-    elif windows not in families:
-        raise UserError(f"no windows {windows!r} here: there are {', '.join(families) or 'none'}")
-    lines = families[windows] if windows is not None else summary.iloc[:0]
+    summary, direction = rows_of(summary, metric, direction)
+    named, lines = _lines(summary, windows)
     n_layers = int(summary["last_layer"].max()) + 1
     aside = _aside(summary, n_layers)
 
@@ -85,15 +90,32 @@ def plot_recovery(
         )
     figure.update_layout(
         title={
-            "text": f"Recovery by layer: {METRICS.get(metric, text(metric))}",
+            "text": f"Recovery by layer: {metric_words(metric)}",
             "subtitle": {
-                "text": f"{windows or 'no windows'}, {arrow(direction)}, {STATISTICS[statistic][2]},"
+                "text": f"{text(named)}, {arrow(direction)}, {STATISTICS[statistic][2]},"
                 f" {count(pd.concat([lines, aside]))}"
             },
         },
         yaxis_title="recovery",
     )
     return figure
+
+
+def _lines(summary: pd.DataFrame, windows: Windows) -> tuple[str, pd.DataFrame]:
+    """What the windows of the lines are called, and their rows."""
+    there = window_families(summary)
+    if windows is None:
+        return next(iter(there.items()), ("no windows", summary.iloc[:0]))
+    asked = families(windows)
+    n_layers = int(summary["last_layer"].max()) + 1
+    wanted = {window for family in asked for window in family(n_layers)}
+    rows = pd.concat([summary.iloc[:0], *there.values()])
+    places = zip(rows["first_layer"], rows["last_layer"], strict=True)
+    rows = rows[[place in wanted for place in places]]
+    named = ", ".join(family.name for family in asked)
+    if rows.empty:
+        raise UserError(f"no windows of {named} here: there are {', '.join(there) or 'none'}")
+    return named, rows
 
 
 def window_families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:

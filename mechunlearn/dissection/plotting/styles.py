@@ -9,16 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ...errors import UserError
+from ..metrics import METRICS
 
 STATISTICS = {
     "mean_of_ratios": ("mean_low", "mean_high", "mean of ratios"),
     "ratio_of_means": ("ratio_low", "ratio_high", "ratio of means"),
-}
-METRICS = {
-    "mse": "squared difference of the logits",
-    "mse_centred": "squared difference of the centred logits",
-    "kl": "KL divergence",
-    "answer_logprob": "answer's log-probability",
 }
 # Okabe and Ito's colours, told apart with every common colour vision; related sites get related hues.
 _VERMILLION, _ORANGE, _GREEN, _BLUE, _SKY, _PURPLE, GREY = (
@@ -81,6 +76,11 @@ def count(summary: pd.DataFrame) -> str:
     return facts + (f", up to {undefined} undefined" if undefined else "")
 
 
+def metric_words(name: object) -> str:
+    """A metric as figures and sentences call it; by its own name where nobody knows it any more."""
+    return METRICS[str(name)].words if name in METRICS else text(name)
+
+
 def arrow(direction: str) -> str:
     """The direction of a patch as it is read."""
     return text(direction.replace("->", " → "))
@@ -91,7 +91,7 @@ def text(value: object) -> str:
     return html.escape(str(value), quote=False)
 
 
-def choose(table: pd.DataFrame, metric: str, direction: str | None) -> tuple[pd.DataFrame, str]:
+def rows_of(table: pd.DataFrame, metric: str, direction: str | None) -> tuple[pd.DataFrame, str]:
     """The rows of one metric and one direction (None: the first), and that direction.
 
     Raises:

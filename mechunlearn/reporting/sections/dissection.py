@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ...dissection.metrics import PAPER_METRIC
 from ...dissection.peaks import Peak, judged, peak_table
-from ...dissection.plotting.recovery import plot_positions, plot_recovery, window_families
-from ...dissection.plotting.styles import METRICS
+from ...dissection.plotting.maps import plot_positions
+from ...dissection.plotting.recovery import plot_recovery, window_families
+from ...dissection.plotting.styles import metric_words
 from ...dissection.summary import summarise
 from ..elements import Figure, flat
 from ..fact_table import FactTable
@@ -72,21 +74,30 @@ def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], 
     shown, more = [], []
     whole = summary[summary["position"].isna()]
     metrics = list(dict.fromkeys(whole["metric"]))
-    first = "mse" if "mse" in metrics else next(iter(metrics), None)
+    first = PAPER_METRIC if PAPER_METRIC in metrics else next(iter(metrics), None)
     for direction in dict.fromkeys(whole["direction"]):
-        rows = whole[whole["direction"] == direction]
-        for family in list(window_families(rows)) or [None]:
+        for rows in _by_family(whole[whole["direction"] == direction]):
             for metric in metrics:
-                figure = Figure.of(plot_recovery(rows, metric, direction=direction, windows=family))
+                figure = Figure.of(plot_recovery(rows, metric, direction=direction))
                 (shown if metric == first else more).append(figure)
             if first is not None:
-                other = plot_recovery(rows, first, "ratio_of_means", direction=direction, windows=family)
+                other = plot_recovery(rows, first, "ratio_of_means", direction=direction)
                 more.append(Figure.of(other))
     maps = frame[frame["position"].notna()]
     for direction, metric in dict.fromkeys(zip(maps["direction"], maps["metric"], strict=True)):
         figure = Figure.of(plot_positions(maps, metric, direction=direction))
-        (shown if metric == "mse" else more).append(figure)
+        (shown if metric == PAPER_METRIC else more).append(figure)
     return shown, more
+
+
+def _by_family(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows of one figure each: a family of windows, with all that has no place on the axis."""
+    families = window_families(rows)
+    layered = pd.concat([rows.iloc[:0], *families.values()]).index
+    for family in families.values():
+        yield rows[~rows.index.isin(layered) | rows.index.isin(family.index)]
+    if not families:
+        yield rows
 
 
 def _answered(answers: pd.DataFrame, found: tuple[Peak, ...]) -> dict[str, float]:
@@ -120,7 +131,7 @@ def _noise(frame: pd.DataFrame, floor: Mapping[str, float]) -> pd.DataFrame:
     """Per metric: the floor, and how many of the frame's rows lie below it."""
     rows = [
         (
-            METRICS.get(str(metric), str(metric)),
+            metric_words(metric),
             f"{floor[str(metric)]:.3g}" if metric in floor else "not stated",
             f"{int((~defined).sum())} of {len(defined):,}",
         )

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ...dissection.plotting.styles import METRICS
+from ...dissection.metrics import PAPER_METRIC
+from ...dissection.plotting.styles import metric_words
 from ...runs import write_atomically
 from ..content import QUESTION, Content
 from ..elements import Cell
@@ -38,7 +39,7 @@ def write_page(content: Content, file: Path) -> Path:
         content=content,
         question=QUESTION,
         limits=LIMITS,
-        metrics=METRICS,
+        paper_metric=metric_words(PAPER_METRIC),
         style=Markup(_text("report.css")),
         scripts=scripts,
         policy=_policy(scripts),

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformers.modeling_outputs import CausalLMOutput
 
 from ...evaluation import score_answers, text_scores
-from ...evaluation.forward import measuring
 from ...facts import Facts, Tokens, tokenize, tokenize_texts
+from ...models import hf
+from ...models.forward import measuring
 from ..data.rows import asked, spread
 from .memory import out_of_memory
 
@@ -87,21 +89,29 @@ class _Remembering:
     """A model that does not change, and keeps what it said as long as that is small."""
 
     def __init__(self, model: TransformerBridge) -> None:
-        self.model = model
-        self.said: dict[bytes, Tensor] = {}
+        self.model = hf(model)
+        self.said: dict[bytes, CausalLMOutput] = {}
         self.size = 0
 
-    def __call__(self, ids: Int[Tensor, "fact pos"], attention_mask: Int[Tensor, "fact pos"]) -> Tensor:
-        key = ids.cpu().numpy().tobytes() + attention_mask.cpu().numpy().tobytes()
+    def __call__(
+        self,
+        input_ids: Int[Tensor, "fact pos"],
+        attention_mask: Int[Tensor, "fact pos"],
+        logits_to_keep: Int[Tensor, " column"],
+        use_cache: bool,
+    ) -> CausalLMOutput:
+        key = b"|".join(part.cpu().numpy().tobytes() for part in (input_ids, attention_mask, logits_to_keep))
         if key in self.said:
             return self.said[key]
-        device = next(self.model.parameters()).device
+        ids, attention, columns = (part.to(self.model.device) for part in (input_ids, attention_mask, logits_to_keep))
         with measuring(self.model):
-            logits = self.model(ids.to(device), attention_mask=attention_mask.to(device))
+            logits = self.model(
+                input_ids=ids, attention_mask=attention, logits_to_keep=columns, use_cache=use_cache
+            ).logits
         if self.size + logits.nbytes <= REMEMBERED_BYTES:
-            self.said[key] = logits.cpu()
+            self.said[key] = CausalLMOutput(logits=logits.cpu())
             self.size += logits.nbytes
-        return logits
+        return CausalLMOutput(logits=logits)
 
 
 class Diary:
