@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption, app
-from .inputs import choose, show, split
+from .inputs import chosen_facts, show, split
 
 
 @app.command()
@@ -38,7 +38,7 @@ def dissect(
         str, typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob. All are kept.")
     ] = "mse",
     device: DeviceOption = None,
-    dtype: TypeOption = "float32",
+    dtype: TypeOption = None,
     seed: SeedOption = 0,
     limit: LimitOption = None,
 ) -> None:
@@ -60,7 +60,7 @@ def dissect(
     result = dissection.dissect(
         before,
         after,
-        choose(facts, format, role, limit),
+        chosen_facts(facts, format, role, limit),
         split(sites) if sites is not None else DEFAULT,
         windows=split(windows),
         direction=direction,

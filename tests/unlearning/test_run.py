@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mechunlearn.unlearning.describe import describe
 from transformers import AutoModelForCausalLM
 
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Facts
 from mechunlearn.unlearning import DPO, METHODS, NPO, GradientDifference, unlearn
 from mechunlearn.unlearning.data.plan import check
-from mechunlearn.unlearning.describe import describe
 
 from .conftest import TEXT
 from .test_resume import digest
