@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mechunlearn as mu
-from mechunlearn.unlearning import UnlearningRun, configure, make_layered
+from mechunlearn.unlearning import Unlearning, configure, make_layered
 
 BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
 COMMON = {"steps": 140, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
@@ -63,7 +63,7 @@ CHOSEN: dict[str, Trial] = {
 }
 
 
-def unlearn(name: str, trial: Trial, seed: int, **options: Any) -> UnlearningRun:
+def unlearn(name: str, trial: Trial, seed: int, **options: Any) -> Unlearning:
     """Make the organism forget its domain by these settings; `options` go before those of the trial.
 
     Watched is one of the two phrasings held out, and every second far fact, which is also all that is retained of them.

@@ -16,7 +16,7 @@ from mechunlearn.dissection.summary import summarise
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
 from mechunlearn.showing import ROWS, WIDTH, plain, shown
-from mechunlearn.unlearning import UnlearningRun
+from mechunlearn.unlearning import Unlearning
 
 from .attacks.toys import toy
 from .pairs import before, changed
@@ -39,10 +39,10 @@ def attacks(tmp_path) -> Attacks:
     return Attacks(synthetic.attack_frame(recalls), {"settings": {}})
 
 
-def unlearned(tmp_path) -> UnlearningRun:
+def unlearned(tmp_path) -> Unlearning:
     about = {"settings": {"method": SCRIPT}, "stopped": "all steps done", "step": 60}
     synthetic.write_unlearning(tmp_path / "run")
-    return UnlearningRun(toy(), pd.read_parquet(tmp_path / "run" / "frame.parquet"), about, ())
+    return Unlearning(toy(), pd.read_parquet(tmp_path / "run" / "frame.parquet"), about, ())
 
 
 def facts(tmp_path) -> Facts:

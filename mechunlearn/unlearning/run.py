@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..facts import Facts
 from ..models import Source, hf, load, save
 from ..runs import RunFolder, read_frame, read_run
-from .configure import configure
+from .configure import method_of
 from .data.plan import check, plan
 from .loop.budget import Budget
 from .loop.checkpoints import Save
@@ -113,9 +113,7 @@ def unlearn(
         budget=Budget(kl=budget) if isinstance(budget, int | float) else budget,
         stop=stop, patience=patience, evaluate_every=evaluate_every, prompts=prompts, seed=seed,
     )  # fmt: skip
-    method = configure(method) if isinstance(method, str) else method
-    if not isinstance(method, Method | Layered):
-        raise UserError(f"method must be one with its settings, such as NPO(), or a name, not {method!r:.60}")
+    method = method_of(method)
     forget, retain = _part(forget, "forget"), _part(retain, "retain")
     check(forget, retain, {"text": text, "retain_text": retain_text})
     model = load(model, device=device, dtype=dtype)

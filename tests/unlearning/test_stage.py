@@ -7,7 +7,6 @@ from torch import Tensor
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf, load
 from mechunlearn.unlearning import NPO, CircuitBreakers, GradientDifference, unlearn
-from mechunlearn.unlearning.data.rows import asked, shown, spread
 from mechunlearn.unlearning.method import Method
 from mechunlearn.unlearning.step import Step
 
@@ -125,4 +124,4 @@ def test_a_forget_set_of_one_fact(knowing, facts):
     one = type(facts)([facts.forget[0]])
     result = unlearn(knowing, NPO(), one, facts.retain, **QUICK | {"steps": 60, "learning_rate": 6e-3})
     assert result.frame["forget_recall"].iloc[-1] == 0
-    assert len(spread(one, asked)) == 1
+    assert len(one.questions()) == 1
