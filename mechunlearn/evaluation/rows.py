@@ -89,9 +89,9 @@ def per_question(
 
 def labels(facts: Facts) -> pd.DataFrame:
     """Which question a row is about: its id, that of its fact, and the fact's fields."""
-    # A nullable integer, so that folds beside missing ones do not come back from a file as 1.0.
+    # Types that keep missing values apart, so that a column comes back from a file as it was.
     fields = {
-        field: pd.Series([getattr(fact, field) for fact in facts], dtype="Int64" if field == "fold" else object)
+        field: pd.Series([getattr(fact, field) for fact in facts], dtype="Int64" if field == "fold" else "string")
         for field in FIELDS
     }
     names = [fact.id for fact in facts]
