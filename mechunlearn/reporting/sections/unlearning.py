@@ -57,9 +57,7 @@ def _headline(first: pd.Series, last: pd.Series, about: Mapping[str, Any]) -> st
         if (column := f"{role}_recall") in last.index and not pd.isna(last[column])
     ]
     asked = PROMPTS[about["settings"]["prompts"]]
-    return (
-        f"Recall, {asked}: {', '.join(recalls)}. {' '.join(_cost(first, last))} It ended because: {about['stopped']}."
-    )
+    return f"Recall {', '.join(recalls)}, {asked}. {' '.join(_cost(first, last))} It ended because: {about['stopped']}."
 
 
 def _cost(first: pd.Series, last: pd.Series) -> Iterator[str]:
