@@ -69,6 +69,10 @@ def _draw(figure: go.Figure, found: pd.DataFrame, name: str, colour: str, row: i
 def _show_each_once(figure: go.Figure) -> None:
     """A group is in the legend once, not once a measure."""
     told: set[str] = set()
-    for trace in figure.data:
-        trace.showlegend = trace.name not in told
-        told.add(trace.name)
+
+    def show(trace: go.Scatter) -> None:
+        name = str(trace.name)
+        trace.update(showlegend=name not in told)
+        told.add(name)
+
+    figure.for_each_trace(show)

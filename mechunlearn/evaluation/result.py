@@ -52,8 +52,8 @@ class Evaluation:
         Raises:
             UserError: `by` names no fields of facts; a value that is infinite.
         """
-        seed = self.about["settings"]["seed"] if seed is None else seed
-        return summarise(self.frame, self.texts, by=by, seed=seed, **options)
+        drawn = self.about["settings"]["seed"] if seed is None else seed
+        return summarise(self.frame, self.texts, by=by, seed=drawn, **options)
 
     def plot(self, by: Sequence[str] = ("role",)) -> go.Figure:
         """Every measure in a row of its own, one colour a group."""
