@@ -10,7 +10,7 @@ from .conftest import TEXT
 
 
 def about(budget: dict | None = None, stopped: str = "all steps done") -> dict:
-    return {"settings": {"method": "npo", "budget": budget}, "stopped": stopped}
+    return {"settings": {"method": "npo", "budget": budget, "prompts": "held_out"}, "stopped": stopped}
 
 
 def table(**more) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def bad_inputs(facts):
         "no facts to retain": ({"retain": empty}, "no facts to retain"),
         "a fact in both": ({"retain": Facts([*retain, forget[0]])}, "1 of 4 facts to forget are also facts to retain"),
         "forget equal to retain": ({"retain": forget}, "4 of 4 facts to forget are also facts to retain"),
-        "no answer": ({"forget": silent}, "'anna' has no answer"),
+        "no answer": ({"forget": silent}, "'anna#h0' has no answer"),
         "no distractors": (
             {"method": DPO(), "forget": Facts([replace(fact, distractors=()) for fact in forget])},
             "'anna' has no distractors",
