@@ -19,6 +19,8 @@ import mechunlearn as mu
 from mechunlearn.facts import PROMPTS
 from mechunlearn.models import fingerprint
 
+from .architectures import tiny
+
 ROOT = Path(__file__).parents[1]
 VERBS = {"evaluate": mu.evaluate, "attack": mu.attack, "relearn": mu.relearn, "unlearn": mu.unlearn}
 POSITIONAL = {
@@ -211,6 +213,13 @@ def test_the_stages_of_a_layered_run_are_kept(tmp_path: Path) -> None:
     assert models == {Path("model"), Path("stages/1/model"), Path("stages/2/model")}
     assert run.save(tmp_path / "run") == tmp_path / "run"  # over itself
     assert fingerprint(mu.load(run.stages[0])) == marks[0][0]
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_model_without_tokenizer_is_named(name: str) -> None:
+    options = {"twin": tiny("llama")} if name in ("evaluate", "attack") else {}
+    with pytest.raises(mu.UserError, match="LlamaForCausalLM has no tokenizer, so facts cannot be shown to it"):
+        MADE[name](tiny("llama"), **options)
 
 
 WRONG = """

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import NotFiniteError, UserError
 from ..evaluation import score_answers
 from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize
-from ..models import Source, compare, fingerprint, load
+from ..models import Source, compare, fingerprint, load_to_ask
 from ..runs import RunFolder
 from .base import Attack, Attempt, Broken, Given
 from .kinds.directions import AblateDirection, Steer
@@ -147,7 +147,7 @@ def opened(
     models: Mapping[str, Source | None], device: str | torch.device | None, dtype: str | None
 ) -> dict[str, TransformerBridge]:
     """The models that are given, opened."""
-    return {name: load(one, device=device, dtype=dtype) for name, one in models.items() if one is not None}
+    return {name: load_to_ask(one, device=device, dtype=dtype) for name, one in models.items() if one is not None}
 
 
 def finished(

@@ -14,7 +14,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Facts, Template, Tokens
-from ..models import Source, fingerprint, load
+from ..models import Source, fingerprint, load, load_to_ask
 from ..runs import RunFolder
 from .measures import MEASURES, TEXT, chosen_measures
 from .result import Evaluation
@@ -74,7 +74,7 @@ def evaluate(
     facts = Facts.of(facts)
     questions = facts.questions(prompts)
     wanted = chosen_measures(measures, before=before is not None, text=text is not None)
-    model = load(model, device=device, dtype=dtype)
+    model = load_to_ask(model, device=device, dtype=dtype)
     before = None if before is None else load(before, device=device, dtype=dtype)
     template = template or facts.template
     form: dict[str, Any] = {"options": options, "letters": letters, "max_new_tokens": max_new_tokens, "seed": seed}

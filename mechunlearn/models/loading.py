@@ -68,6 +68,21 @@ def load(
     return wrap(cast(Any, module).to(where).eval(), tokenizer or found, name)
 
 
+def load_to_ask(
+    source: Source, *, device: str | torch.device | None = None, dtype: str | None = None
+) -> TransformerBridge:
+    """As `load`, for whoever shows facts to the model.
+
+    Raises:
+        UserError: as `load`; the model has no tokenizer.
+    """
+    model = load(source, device=device, dtype=dtype)
+    if model.tokenizer is None:
+        name = model.cfg.model_name
+        raise UserError(f"{name} has no tokenizer, so facts cannot be shown to it: give load(…, tokenizer=…)")
+    return model
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where weights are to be, and how precise; None is as they are."""

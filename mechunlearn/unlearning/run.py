@@ -11,9 +11,8 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
 from ..facts import Facts
-from ..models import Source, hf, load, save
+from ..models import Source, hf, load, load_to_ask, save
 from ..runs import RunFolder, read_frame, read_run
 from .configure import method_of
 from .data.plan import check, plan
@@ -116,9 +115,7 @@ def unlearn(
     method = method_of(method)
     forget, retain = _part(forget, "forget"), _part(retain, "retain")
     check(forget, retain, {"text": text, "retain_text": retain_text})
-    model = load(model, device=device, dtype=dtype)
-    if model.tokenizer is None:
-        raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
+    model = load_to_ask(model, device=device, dtype=dtype)
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
     options.check(layered.method, model)
     made_with = run_settings(model, method, options, forget, retain, text, retain_text)

@@ -129,6 +129,6 @@ def test_bad_input(
 
 def test_a_wrong_name_is_told_before_any_model_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     room = sys.modules["mechunlearn.attacks.attack"]
-    monkeypatch.setattr(room, "load", lambda *_, **__: pytest.fail("a model was opened"))
+    monkeypatch.setattr(room, "load_to_ask", lambda *_, **__: pytest.fail("a model was opened"))
     command = ("attack", "./missing", "--facts", "organism", "--suite", "noise,hypnosis", "--out", tmp_path / "o")
     assert_one_line(call(*command), "hypnosis", "quick", "quantise")
