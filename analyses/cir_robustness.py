@@ -34,14 +34,15 @@ BUDGETS = {
 FASTER = {"kl0.03": 2.0}
 # On a model of NPO these brought back most (0.69, 0.69), before LoRA (0.69, slower) and AdamW 1e-3 (0.38).
 GRID = tuple(
-    Relearn(optimizer=optimizer, learning_rate=rate, batch=32) for optimizer, rate in (("adamw", 3e-4), ("sgd", 0.3))
+    Relearn(optimizer=optimizer, learning_rate=rate, batch_size=32)
+    for optimizer, rate in (("adamw", 3e-4), ("sgd", 0.3))
 )
 SUITE = (
-    Relearn(batch=32),
-    Relearn(batch=32, trainable="mlp"),
-    Relearn(batch=32, trainable="lora", learning_rate=1e-3),
-    Relearn(batch=32, data="near", epochs=3),
-    Relearn(batch=32, data="text", epochs=1),
+    Relearn(batch_size=32),
+    Relearn(batch_size=32, trainable="mlp"),
+    Relearn(batch_size=32, trainable="lora", learning_rate=1e-3),
+    Relearn(batch_size=32, data="near", epochs=3),
+    Relearn(batch_size=32, data="text", epochs=1),
     mu.Prompts(),
     *(mu.Quantise(scheme=scheme) for scheme in ("int8", "nf4", "int4")),
     *(mu.Noise(), mu.AblateDirection(), mu.Steer(), mu.Interpolate()),
@@ -93,12 +94,13 @@ def do(job: str, folder: Path, options: dict[str, Any] | None = None, quick: boo
         about |= {"seconds": frame["seconds"].iloc[-1], "stopped": run.about["stopped"], "steps": run.about["step"]}
     asked = mu.Facts([*facts.forget[::16], *facts.near[::16]]) if quick else facts
     measures = ("recall", "answer_probability", "text_loss", "text_kl")
-    measured = evaluate(after, asked.held_out, general[:20] if quick else general, before=before, measures=measures)
+    general = general[:20] if quick else general
+    measured = evaluate(after, asked, text=general, before=before, measures=measures).summary()
     values = {f"{row.role}_{row.measure}": row.value for row in measured.itertuples()}
     suite = [Relearn(epochs=1)] if quick else list(SUITE if kind == "suite" else GRID)
     text = tuple(mu.organism_text("train")[:256])
     found = mu.attack(
-        after, suite, facts=asked, before=before, never_knew=twin if kind == "suite" else None, text=text, seed=seed,
+        after, asked, suite=suite, before=before, never_knew=twin if kind == "suite" else None, text=text, seed=seed,
         run=folder / "attacks", progress=False,
     )  # fmt: skip
     tables = {"runs": pd.DataFrame([about | values])}

@@ -19,7 +19,6 @@ from organism_settings import CHOSEN, apart
 from studies import Tables, study
 
 import mechunlearn as mu
-from mechunlearn.attacks import asked
 from mechunlearn.evaluation import evaluate
 from mechunlearn.models import compare
 from mechunlearn.unlearning import configure
@@ -39,7 +38,7 @@ SITES = (
 WINDOWS = "sliding:5,single,all"
 STEPS, EVERY = 100, 25
 MEASURES = ("recall", "answer_probability", "rank", "extraction_strength", "rouge_l", "bleu", "text_loss", "text_kl")
-RELEARN = mu.Relearn(batch=32, epochs=4)
+RELEARN = mu.Relearn(batch_size=32, epochs=4)
 TWIN = "never_knew"
 QUICK = ["npo-0", "rmu-0", "never_knew-0"]
 
@@ -78,10 +77,7 @@ def do(job: str, folder: Path, steps: int = STEPS, step: int = 2) -> Tables:
         progress=False,
     )
     few = facts.with_items([*facts.forget[::8], *facts.near[::8], *facts.far[::16]])
-    behaviour = evaluate(
-        run.model, few.held_out, general, before=before, letters=False,
-        measures=MEASURES,
-    )  # fmt: skip
+    behaviour = evaluate(run.model, few, text=general, before=before, letters=False, measures=MEASURES).summary()
     return {
         "training": run.frame.assign(**label),
         "recovery": result.summary().assign(**label),
@@ -97,12 +93,12 @@ def _relearned(after: Any, facts: mu.Facts, seed: int, step: int) -> pd.DataFram
     One row a layer and role: `layer, role, relative_change` (Frobenius, to the weights after unlearning),
     `recall_start` and `recall_end` on fold 3.
     """
-    train, test = facts.forget.where(fold=[0, 1, 2])[::step], asked(facts.forget.where(fold=3)[::step])
+    train, test = facts.forget.where(fold=[0, 1, 2])[::step], facts.forget.where(fold=3)[::step].questions()
     recalls = []
     relearned = after
     for _, state in RELEARN.learn(after, train, seed):
         relearned = state
-        recalls.append(evaluate(state, test, measures=["recall"])["value"].iloc[0])
+        recalls.append(evaluate(state, test, measures=["recall"]).summary()["value"].iloc[0])
     moved = compare(after, relearned).frame
     moved["square"] = moved["relative_change"] ** 2
     by_layer = moved.groupby(["layer", "role"], as_index=False)["square"].mean()

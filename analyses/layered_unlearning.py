@@ -25,7 +25,6 @@ from organism_settings import CHOSEN, KL, Trial, apart, by_cir, unlearn
 from studies import Tables, study
 
 import mechunlearn as mu
-from mechunlearn.attacks import asked
 from mechunlearn.evaluation import evaluate
 from mechunlearn.models import Slot
 from mechunlearn.sites import resolve
@@ -53,7 +52,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
 ARM_NAMES = tuple(ARMS)
 # As many steps as layers take: it does not end when it has forgotten.
 ENDLESS = {"plain, 4 stages": {"stop": None}}
-RELEARN = (mu.Relearn(batch=32, subsets="one"), mu.Relearn(batch=32))
+RELEARN = (mu.Relearn(batch_size=32, subsets="one"), mu.Relearn(batch_size=32))
 SITES = ("everything", "mlp_keys", "value_vectors", "attention")
 TWO_WAY = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "residual", "block")
 QUICK = ["twin+none+0", "npo+layered 2+0"]
@@ -119,13 +118,13 @@ def _measured(model: Any, facts: mu.Facts) -> dict[str, float]:
     """Recall by fold and of near facts, and the divergence of general text."""
     measures = ("recall", "answer_probability", "text_kl")
     general, _ = apart(mu.organism_text(), mu.Facts.builtin("organism"))
-    found = evaluate(model, facts.held_out, general, before=mu.load("organism"), measures=measures, by=("role",))
+    found = evaluate(model, facts, text=general, before="organism", measures=measures).summary()
     return {f"{row['role']}_{row['measure']}": float(row["value"]) for _, row in found.iterrows()}
 
 
 def _matrix(model: Any, facts: mu.Facts, attacks: Sequence[mu.Relearn], seed: int, folder: Path) -> pd.DataFrame:
     """Recall of each fold after relearning others, `trained, fold, start, worst, last, n`: a cell's own worst epoch."""
-    found = mu.attack(model, attacks, facts=facts, seed=seed, run=folder / "attacks", progress=False).frame
+    found = mu.attack(model, facts, suite=attacks, seed=seed, run=folder / "attacks", progress=False).frame
     found = found[(found["role"] == "forget") & (found["model"] == "after")]
     plain = found[found["attack"] == "none"].groupby("fold")["correct"].mean()
     rows = []
@@ -167,7 +166,7 @@ def _without_change(target: Sequence[Slot], old: Sequence[Slot], new: Sequence[S
 
 
 def _by_fold(model: Any, facts: mu.Facts) -> pd.DataFrame:
-    found = evaluate(model, facts.forget.held_out, measures=("recall", "answer_probability"), by=("fold",))
+    found = evaluate(model, facts.forget, measures=("recall", "answer_probability")).summary(by=("fold",))
     wide = found.pivot(index="fold", columns="measure", values="value").reset_index()
     return wide.rename(columns={"answer_probability": "probability"})
 
@@ -177,14 +176,14 @@ def _two_way(plain: Any, layered: Any, facts: mu.Facts, seed: int, attack: mu.Re
 
     Recovery in the answer's log-probability: 1 = as the relearned plain model, 0 = as the relearned layered one.
     """
-    train, test = facts.forget.where(fold=3), asked(facts.forget.where(fold=0))
+    train, test = facts.forget.where(fold=3), facts.forget.where(fold=0).questions()
     attacked = []
     for model in (plain, layered):
         *_, (_, state) = attack.learn(model, train, seed)  # one model that changes: only its last state is there
         attacked.append(state)
     found = mu.dissect(attacked[0], attacked[1], test, sites=TWO_WAY, windows="all,single", seed=seed, progress=False)
     means = {
-        which: evaluate(state, test, measures=["recall"])["value"].iloc[0]
+        which: evaluate(state, test, measures=["recall"]).summary()["value"].iloc[0]
         for which, state in zip(("plain", "layered"), attacked, strict=True)
     }
     table = found.summary().query("metric == 'answer_logprob'")

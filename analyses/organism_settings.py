@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mechunlearn as mu
-from mechunlearn.unlearning import UnlearningRun, configure, make_layered
+from mechunlearn.unlearning import Unlearning, configure, make_layered
 
 BUDGET = mu.Budget(kl=0.01, near=0.9, halvings=3)
-COMMON = {"steps": 140, "batch": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
+COMMON = {"steps": 140, "batch_size": 16, "evaluate_every": 20, "stop": 0.05, "budget": BUDGET}
 KL = {"retain": "kl", "retain_weight": 10, "text_weight": 5}
 FIRM = KL | {"text_weight": 10}  # holds general text twice as hard
 CIR_KL = {"retain": "kl", "retain_rate": 0.3, "text_weight": 3}
@@ -34,7 +34,7 @@ class Trial:
 
 def by_cir(steps: int, **settings: Any) -> Trial:
     """CIR's settings: a batch of 32 makes an epoch of 40 steps, and the first epoch only collects."""
-    return Trial(CIR_KL | settings, {"batch": 32, "steps": steps})
+    return Trial(CIR_KL | settings, {"batch_size": 32, "steps": steps})
 
 
 # The settings that the page is about, found by the search and by what it showed.
@@ -63,7 +63,7 @@ CHOSEN: dict[str, Trial] = {
 }
 
 
-def unlearn(name: str, trial: Trial, seed: int, **options: Any) -> UnlearningRun:
+def unlearn(name: str, trial: Trial, seed: int, **options: Any) -> Unlearning:
     """Make the organism forget its domain by these settings; `options` go before those of the trial.
 
     Watched is one of the two phrasings held out, and every second far fact, which is also all that is retained of them.

@@ -70,16 +70,16 @@ SEARCHED: dict[str, list[Trial]] = {
         Trial({"step_norm": 0.05}),
         Trial(
             CIR_KL | {"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.3},
-            {"batch": 32, "steps": 120},
+            {"batch_size": 32, "steps": 120},
         ),
         Trial(
             CIR_KL | {"objective": "npo", "activations": 8, "gradients": 8, "step_norm": 0.3},
-            {"batch": 32, "steps": 320},
+            {"batch_size": 32, "steps": 320},
         ),
     ],
     "repselect": [
         Trial({"step_norm": 0.05, **CIR_KL}),
-        Trial(CIR_KL | {"step_norm": 0.15}, {"batch": 32, "steps": 240}),
+        Trial(CIR_KL | {"step_norm": 0.15}, {"batch_size": 32, "steps": 240}),
     ],
     "layered_npo_kl": [
         Trial(KL | {"text_weight": 10}, {"learning_rate": 1e-4, "steps": 60}, {"folds": 4, "decay": 0.5}),
@@ -162,10 +162,9 @@ def attempt(name: str, trial: Trial, seed: int) -> dict[str, Any]:
     general, domain = apart(mu.organism_text(), facts)
     run = unlearn(name, trial, seed)
     last = kept_row(run.frame, run.about)
-    table = evaluate(
-        run.model, facts.held_out, general, before=before, measures=("recall", "answer_probability", "text_kl")
-    )
-    found = table.set_index(["role", "measure"])["value"]
+    measures = ("recall", "answer_probability", "text_kl")
+    measured = evaluate(run.model, facts, text=general, before=before, measures=measures)
+    found = measured.summary().set_index(["role", "measure"])["value"]
     return {
         "method": name,
         "settings": str(trial),

@@ -37,6 +37,7 @@ from .errors import (
 )
 from .evaluation import (
     MEASURES as MEASURES,
+    Evaluation as Evaluation,
     evaluate as evaluate,
 )
 from .facts import (
@@ -73,6 +74,7 @@ from .unlearning import (
     Method as Method,
     RefusalDPO as RefusalDPO,
     SimNPO as SimNPO,
+    Unlearning as Unlearning,
     unlearn as unlearn,
 )
 

@@ -14,10 +14,11 @@ from mechunlearn.dissection.peaks import strongest
 from mechunlearn.dissection.plotting.maps import plot_positions
 from mechunlearn.dissection.plotting.recovery import plot_recovery
 from mechunlearn.dissection.summary import summarise
+from mechunlearn.evaluation import Evaluation
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
 from mechunlearn.showing import ROWS, WIDTH, plain, shown
-from mechunlearn.unlearning import UnlearningRun
+from mechunlearn.unlearning import Unlearning
 
 from .attacks.toys import toy
 from .pairs import before, changed
@@ -40,10 +41,14 @@ def attacks(tmp_path) -> Attacks:
     return Attacks(synthetic.attack_frame(recalls), {"settings": {}})
 
 
-def unlearned(tmp_path) -> UnlearningRun:
-    about = {"settings": {"method": SCRIPT}, "stopped": "all steps done", "step": 60}
+def unlearned(tmp_path) -> Unlearning:
+    about = {"settings": {"method": SCRIPT, "prompts": "all"}, "stopped": "all steps done", "step": 60}
     synthetic.write_unlearning(tmp_path / "run")
-    return UnlearningRun(toy(), pd.read_parquet(tmp_path / "run" / "frame.parquet"), about, ())
+    return Unlearning(toy(), pd.read_parquet(tmp_path / "run" / "frame.parquet"), about, ())
+
+
+def evaluation(tmp_path) -> Evaluation:
+    return Evaluation.load(synthetic.write_evaluation(tmp_path / "evaluation", (SCRIPT, "near"), model=SCRIPT))
 
 
 def facts(tmp_path) -> Facts:
@@ -55,7 +60,7 @@ def comparison(tmp_path):
     return replace(found, frame=found.frame.replace({"role": {"norms": SCRIPT}}))
 
 
-@pytest.mark.parametrize("make", [dissection, attacks, unlearned, facts, comparison])
+@pytest.mark.parametrize("make", [dissection, attacks, unlearned, evaluation, facts, comparison])
 def test_objects_show_themselves_small_and_escaped(make, tmp_path) -> None:
     page = make(tmp_path)._repr_html_()
     assert "<script" not in page and "&lt;script&gt;" in page and "<table" in page
@@ -64,7 +69,7 @@ def test_objects_show_themselves_small_and_escaped(make, tmp_path) -> None:
 
 
 def test_plain_text_is_short_too(tmp_path) -> None:
-    for make in (dissection, attacks, unlearned, facts):
+    for make in (dissection, attacks, unlearned, evaluation, facts):
         assert len(repr(make(tmp_path))) < 300
     assert repr(unlearned(tmp_path)).endswith("60 steps; all steps done)")
 
@@ -73,7 +78,7 @@ def test_the_ends_of_a_run_are_those_of_the_kept_states(tmp_path) -> None:
     run = unlearned(tmp_path)
     frame = run.frame.copy()
     frame.loc[frame.index[-1], ["inside", "text_kl"]] = [False, 123.0]
-    page = replace(run, frame=frame)._repr_html_()
+    page = replace(run, frame=frame, about=run.about | {"step": 50})._repr_html_()  # where the run went back to
     cells = re.findall(r"<td>(.*?)</td>", page)
     assert cells[:3] == ["before", "0", "1.000"] and cells[cells.index("after") + 1] == "50"
     assert "123" not in page
@@ -169,3 +174,4 @@ def test_hovering_attacks_and_runs_tells_the_step(tmp_path) -> None:
     assert hovers(attacks(tmp_path).plot_curve(), "step %{x}: %{y:.3f} [%{customdata[0]:.3f}")
     assert hovers(attacks(tmp_path).plot(), "%{y}: %{x:.3f}", "n = ")
     assert hovers(unlearned(tmp_path).plot(), "step %{x}: ")
+    assert hovers(evaluation(tmp_path).plot(), "%{y}: %{x:.4g}", "n = ")

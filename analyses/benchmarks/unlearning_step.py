@@ -29,7 +29,7 @@ from mechunlearn.models import clone, hf
 from mechunlearn.runs import versions
 from mechunlearn.training import Trainer, borrowed
 from mechunlearn.unlearning.data.batches import Piece, Sources, assemble, draw
-from mechunlearn.unlearning.data.rows import fact_rows, shown, spread, text_rows
+from mechunlearn.unlearning.data.rows import fact_rows, text_rows, trained
 from mechunlearn.unlearning.method import Method
 from mechunlearn.unlearning.options import Options
 
@@ -61,7 +61,7 @@ def model_of(name: str) -> TransformerBridge:
 def batches(model: TransformerBridge, rows: int) -> Iterator[list[Piece]]:
     """The same steps for everybody: rows to forget, rows to retain, passages."""
     facts = mu.Facts.builtin("organism")
-    forget, retain = (fact_rows(spread(chosen, shown), model) for chosen in (facts.forget, facts.retain))
+    forget, retain = (fact_rows(trained(chosen), model) for chosen in (facts.forget, facts.retain))
     sources = Sources(forget, retain, text=text_rows(mu.organism_text("train"), model))
     return (assemble(sources, drawn, 1) for drawn in draw(sources, rows, 0))
 

@@ -1,7 +1,7 @@
 """Attacks: try a model again after unlearning, and the model that never knew beside it."""
 
 from .attack import ATTACKS, SUITES, attack, listed
-from .base import Attack, Attempt, Given, asked, asked_with_near
+from .base import Attack, Attempt, Given
 from .kinds.directions import AblateDirection, Steer
 from .kinds.interpolate import Interpolate
 from .kinds.noise import Noise
@@ -27,8 +27,6 @@ __all__ = [
     "Quantise",
     "Relearn",
     "Steer",
-    "asked",
-    "asked_with_near",
     "attack",
     "below_bin",
     "curve",

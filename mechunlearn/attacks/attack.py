@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import NotFiniteError, UserError
 from ..evaluation import score_answers
-from ..facts import Facts, Tokens, check_passages, fact_of, tokenize
-from ..models import compare, fingerprint
-from ..runs import RunFolder, read_frame, read_run
-from .base import Attack, Attempt, Broken, Given, asked
+from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize
+from ..models import Source, compare, fingerprint, load_to_ask
+from ..runs import RunFolder
+from .base import Attack, Attempt, Broken, Given
 from .kinds.directions import AblateDirection, Steer
 from .kinds.interpolate import Interpolate
 from .kinds.noise import Noise
@@ -59,15 +60,18 @@ ATTACKS: dict[str, Attack] = {
 
 
 def attack(
-    model: TransformerBridge,
-    suite: str | Sequence[str | Attack] = "default",
+    model: Source,
+    facts: Facts | str | Path,
     *,
-    facts: Facts,
-    before: TransformerBridge | None = None,
-    never_knew: TransformerBridge | None = None,
+    suite: str | Sequence[str | Attack] = "default",
+    before: Source | None = None,
+    never_knew: Source | None = None,
     text: Sequence[str] | None = None,
-    seed: int = 0,
+    prompts: str = "held_out",
     batch_size: int = 64,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,
 ) -> Attacks:
@@ -78,67 +82,89 @@ def attack(
     well: where that one does not answer, silence says nothing.
 
     Args:
-        model: the model after unlearning; it is not changed.
+        model: the model after unlearning, as `load` takes it; it is not changed.
+        facts: a `Facts`, a file or a built-in name. Those with the role "forget" are asked for; near and far ones serve
+            benign relearning, and near ones show whether an attack ruined the model.
         suite: "default", "quick", "relearn" (its grid of optimisers and learning rates alone), or attacks by name
             (`ATTACKS`) or as they are, like `Relearn(learning_rate=1e-3)`.
-        facts: those with the role "forget" are asked for; near and far ones serve benign relearning, and near ones show
-            whether an attack ruined the model.
         before: the model before unlearning, for attacks that need it, and for the scale.
         never_knew: a model trained in the same way without the forget facts.
         text: general text, for benign relearning.
-        seed: decides batches, noise and few-shot examples; both models meet the same.
+        prompts: in which phrasings facts are asked: "held_out", "own" or "all" (`Facts.questions`).
         batch_size: rows in one forward pass when asking.
+        device, dtype: where to put the models, and how precise they are to be; None: as `load` has it.
+        seed: decides batches, noise and few-shot examples; both models meet the same.
         run: a run folder; a finished run of the same settings is opened, an interrupted one goes on after the last
             attack that was finished.
         progress: show progress bars.
 
     Raises:
-        UserError: no forget facts, text that is one string, an unknown attack, models that do not match, an attack of
-            the list that lacks what it needs. Of a named suite such attacks are left out, with a warning and in
-            `about["settings"]["left_out"]`; it is an error where nothing is left.
+        UserError: what `load` and `Facts.of` refuse; no forget facts, text that is one string, an unknown attack,
+            models that do not match, an attack of the list that lacks what it needs. Of a named suite such attacks are
+            left out, with a warning and in `about["settings"]["left_out"]`; it is an error where nothing is left.
     """
+    facts = Facts.of(facts)
     if not len(facts.forget):
         raise UserError(f'{facts.name}: no facts to ask for; give those that were to be forgotten the role "forget"')
-    models = {"after": model, "before": before, "never-knew": never_knew}
-    for name in ("before", "never-knew"):
-        if (other := models[name]) is not None:
-            _match(name, other, model)
+    check_prompts(prompts)
     check_passages(text, "text")
-    given = Given(facts.forget, facts.retain, tuple(text or ()), before, seed, progress)
-    chosen, left_out = choose(suite, given)
+    listed(suite)  # a wrong name is told before any model is opened
+    subjects = opened({"after": model, "before": before, "never-knew": never_knew}, device, dtype)
+    for name, one in subjects.items():
+        if name != "after":
+            _match(name, one, subjects["after"])
+    given = Given(facts.forget, facts.retain, tuple(text or ()), subjects.get("before"), prompts, seed, progress)
+    chosen, left_out = possible_attacks(suite, given)
     settings = {
-        "attacks": [describe(one) for one in chosen],
+        "attacks": [attack_settings(one) for one in chosen],
         "left_out": left_out,
         "facts": facts.hash,
+        "prompts": prompts,
         "text": _hash(given.text) if given.text else None,
-        "models": {name: None if one is None else fingerprint(one) for name, one in models.items()},
+        "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
     }
     folder = None if run is None else RunFolder(run, "attacks", settings)
     if folder is not None and folder.finished:
-        return Attacks(read_frame(folder.path / "frame.parquet"), read_run(folder.path)["about"])
+        return Attacks.load(folder.path)
     for name, why in left_out.items():
         log.warning("attack %s left out: it needs %s", name, why)
 
-    frames = [_unattacked({name: one for name, one in models.items() if one is not None}, facts, batch_size)]
-    subjects = {name: one for name, one in models.items() if one is not None}
+    frames = [_unattacked(subjects, given, batch_size)]
     jobs = [(one, name) for one in chosen for name in subjects if name != "before" or one.on_before]
     for one, name in tqdm(jobs, desc="attacks", disable=not progress):
-        unit = f"{name}-{one.name}-{_hash(describe(one))}"
+        unit = f"{name}-{one.name}-{_hash(attack_settings(one))}"
 
         def run_it(one: Attack = one, name: str = name) -> pd.DataFrame:
             found = pd.concat(_attempted(one, name, subjects[name], given, batch_size), ignore_index=True)
             return found.assign(helped=found["helped"] | one.uses_before)
 
-        frames.append(_once(folder, unit, run_it))
-    names = {name: str(one.cfg.model_name) for name, one in subjects.items()}
+        frames.append(once(folder, unit, run_it))
+    return finished(frames, settings, subjects, folder)
+
+
+def opened(
+    models: Mapping[str, Source | None], device: str | torch.device | None, dtype: str | None
+) -> dict[str, TransformerBridge]:
+    """The models that are given, opened."""
+    return {name: load_to_ask(one, device=device, dtype=dtype) for name, one in models.items() if one is not None}
+
+
+def finished(
+    frames: Sequence[pd.DataFrame],
+    settings: dict[str, Any],
+    models: Mapping[str, TransformerBridge],
+    folder: RunFolder | None,
+) -> Attacks:
+    """The result, kept in the run folder where there is one."""
+    names = {name: str(one.cfg.model_name) for name, one in models.items()}
     found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings, "models": names})
     if folder is not None:
         folder.finish(found.about, frame=found.frame)
     return found
 
 
-def choose(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Attack, ...], dict[str, str]]:
+def possible_attacks(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Attack, ...], dict[str, str]]:
     """The attacks of a suite that can be run, and what the others lack.
 
     Raises:
@@ -177,7 +203,7 @@ def listed(suite: str | Sequence[str | Attack]) -> list[Attack]:
     return found
 
 
-def describe(one: Attack) -> dict[str, Any]:
+def attack_settings(one: Attack) -> dict[str, Any]:
     """An attack as plain values, as they are read again from a run folder."""
     return json.loads(json.dumps({"attack": one.name, **asdict(one)}, default=str))
 
@@ -197,9 +223,9 @@ def _match(name: str, other: TransformerBridge, model: TransformerBridge) -> Non
         raise UserError(message.replace("before is", f"{name} is").replace("before has", f"{name} has")) from None
 
 
-def _unattacked(models: Mapping[str, TransformerBridge], facts: Facts, batch_size: int) -> pd.DataFrame:
+def _unattacked(models: Mapping[str, TransformerBridge], given: Given, batch_size: int) -> pd.DataFrame:
     """What the models say when nobody has attacked them."""
-    questions = asked(facts.with_items([*facts.forget, *facts.near]))
+    questions = given.questions()
     return pd.concat(
         [ask(Attempt(model, questions), batch_size, "none", name) for name, model in models.items()],
         ignore_index=True,
@@ -265,7 +291,7 @@ def _without_first(tokens: Tokens, count: int) -> tuple[Tokens, list[int]]:
     return Tokens(tokens.ids, tokens.attention, predicts, answers, tokens.fact_ids)[kept], kept
 
 
-def _once(folder: RunFolder | None, unit: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def once(folder: RunFolder | None, unit: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A unit of the run: read where it is finished, else computed and kept."""
     if folder is None:
         return compute()

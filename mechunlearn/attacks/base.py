@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from transformer_lens.model_bridge import TransformerBridge
@@ -21,6 +21,7 @@ class Given:
         retain: facts that were to be kept, where known.
         text: general text, one passage an item.
         before: the model before unlearning; None where the attacker has none.
+        prompts: in which phrasings facts are asked ("held_out", "own" or "all").
         seed: decides whatever is drawn.
         progress: whether to show progress bars.
     """
@@ -29,8 +30,18 @@ class Given:
     retain: Facts
     text: tuple[str, ...] = ()
     before: TransformerBridge | None = None
+    prompts: str = "held_out"
     seed: int = 0
     progress: bool = False
+
+    def questions(self, facts: Facts | None = None) -> Facts:
+        """Facts as they are asked, one row a phrasing (`Facts.questions`).
+
+        None takes the forget facts, and the near ones, which show whether an attack ruined the model.
+        """
+        if facts is None:
+            facts = self.forget.with_items([*self.forget, *self.retain.where(role="near")])
+        return facts.questions(self.prompts)
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Attempt:
 
     Attributes:
         model: the model to ask, as it is until the next attempt is drawn.
-        facts: the facts to ask for; each is asked in its own words (see `asked`).
+        facts: the facts to ask for; each is asked by its prompt (see `Given.questions`).
         setting: what tells this attempt from others of the same attack, in words.
         part: what the attacker was shown, e.g. the folds trained on; attempts of several parts are averaged by fact.
         step: how far the attack is gone, where it goes on in steps; the worst step counts.
@@ -100,16 +111,6 @@ class Attack:
         return self.needs_before
 
 
-def asked(facts: Facts) -> Facts:
-    """The questions that a fact is tested with: its held-out phrasings, or its prompt where it has none.
-
-    Ids of held-out phrasings end in "#h" and a number, as in `Facts.held_out`.
-    """
-    return facts.with_items(
-        question for fact in facts for question in facts.with_items([fact]).held_out or [replace(fact, paraphrases=())]
-    )
-
-
 def before_of(attack: Attack, given: Given) -> TransformerBridge:
     """The model before unlearning.
 
@@ -119,8 +120,3 @@ def before_of(attack: Attack, given: Given) -> TransformerBridge:
     if given.before is None:
         raise UserError(f"{attack.name} needs the model before unlearning")
     return given.before
-
-
-def asked_with_near(given: Given) -> Facts:
-    """The questions for forget facts, and those for near facts, which show whether an attack ruined the model."""
-    return asked(given.forget.with_items([*given.forget, *given.retain.where(role="near")]))

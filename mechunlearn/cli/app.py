@@ -59,7 +59,11 @@ FactsOption = Annotated[
     str, typer.Option("--facts", help="A file (JSON lines, JSON, CSV), or the built-in 'organism'.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
-TypeOption = Annotated[str, typer.Option(help="Precision of the weights while they are analysed.")]
+TypeOption = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, …; default: as given, which for a checkpoint is float32.")
+]
+PromptsOption = Annotated[str, typer.Option(help="In which phrasings facts are asked: own, held_out or all.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")]
 SeedOption = Annotated[int, typer.Option(help="Decides everything that is drawn at random.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
 

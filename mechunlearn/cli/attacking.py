@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import DeviceOption, FactsOption, SeedOption, TypeOption, app
-from .inputs import passages, split
+from .app import BatchOption, DeviceOption, FactsOption, PromptsOption, SeedOption, TypeOption, app
+from .inputs import passages, split, tell_prompts
 
 
 @app.command()
@@ -26,10 +26,11 @@ def attack(
     text: Annotated[
         str | None, typer.Option(help="General text, one passage a line; or 'organism', the default for its facts.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass when asking.")] = 64,
+    prompts: PromptsOption = "held_out",
+    batch_size: BatchOption = 64,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
     device: DeviceOption = None,
-    dtype: TypeOption = "float32",
+    dtype: TypeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Try to bring back what a model was made to forget.
@@ -60,27 +61,29 @@ def attack(
     from .. import attacks
     from ..errors import UserError
     from ..facts import Facts, organism_text
-    from ..models import load
     from ..reporting import attack_table
 
     chosen = Facts.read(facts, format)
     if not len(chosen.forget):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
     names = split(suite)
-    asked = names[0] if len(names) == 1 else names
-    attacks.listed(asked)  # a wrong name is told before any model is opened
+    chosen_suite = names[0] if len(names) == 1 else names
+    attacks.listed(chosen_suite)  # a wrong name is told before anything else is said
+    tell_prompts(prompts)
     whole = text == "organism" or (text is None and facts == "organism")
     general = organism_text("train") if whole else passages(Path(text) if text else None)
-    options = {"device": device, "dtype": dtype}
     found = attacks.attack(
-        load(model, **options),
-        asked,
-        facts=chosen,
-        before=load(before, **options) if before else None,
-        never_knew=load(never_knew, **options) if never_knew else None,
+        model,
+        chosen,
+        suite=chosen_suite,
+        before=before,
+        never_knew=never_knew,
         text=general,
+        prompts=prompts,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
         seed=seed,
-        batch_size=batch,
         run=out,
     )
     typer.echo(attack_table(found.frame, found.about["settings"]["left_out"]))

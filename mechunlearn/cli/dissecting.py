@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption, app
-from .inputs import choose, show, split
+from .app import BatchOption, DeviceOption, FactsOption, LimitOption, PromptsOption, SeedOption, TypeOption, app
+from .inputs import chosen_facts, show, split
 
 
 @app.command()
@@ -38,13 +38,13 @@ def dissect(
         str | None,
         typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob; default: mse. All are kept."),
     ] = None,
-    prompts: Annotated[str, typer.Option(help="The phrasings asked: held_out, own or all.")] = "held_out",
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are measured together.")] = 64,
+    prompts: PromptsOption = "held_out",
+    batch_size: BatchOption = 64,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens in one pass of patched rows; lower it where memory is short.")
     ] = None,
     device: DeviceOption = None,
-    dtype: TypeOption = "float32",
+    dtype: TypeOption = None,
     seed: SeedOption = 0,
     limit: LimitOption = None,
 ) -> None:
@@ -67,7 +67,7 @@ def dissect(
     result = dissection.dissect(
         before,
         after,
-        choose(facts, format, role, limit),
+        chosen_facts(facts, format, role, limit),
         sites=split(sites) if sites is not None else DEFAULT,
         windows=split(windows),
         direction=direction,
@@ -78,7 +78,7 @@ def dissect(
         seed=seed,
         run=out,
         device=device,
-        dtype=dtype,
+        dtype=dtype or "float32",
     )
     show(result.summary(), result.controls, result.facts, metric)
     typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")

@@ -14,7 +14,7 @@ from .inputs import show
 # Enough to forget the facts in a minute. Kept facts and general text are held by their KL divergence from the model
 # before, so firmly that the loss on general text rises by less than 3 %.
 HELD = {"retain": "kl", "retain_weight": 10.0}
-DEMO = {"steps": 100, "learning_rate": 2e-4, "batch": 16, "evaluate_every": 50}
+DEMO = {"steps": 100, "learning_rate": 2e-4, "batch_size": 16, "evaluate_every": 50}
 EVERY = 2  # the demo asks every second fact to forget, which is plenty for narrow intervals
 
 

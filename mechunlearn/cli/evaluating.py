@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import UserError
-from .app import DeviceOption, FactsOption, LimitOption, SeedOption, TypeOption, app
-from .inputs import choose, passages, split
-
-if TYPE_CHECKING:
-    from ..facts import Facts
+from .app import (
+    BatchOption,
+    DeviceOption,
+    FactsOption,
+    LimitOption,
+    PromptsOption,
+    SeedOption,
+    TypeOption,
+    app,
+)
+from .inputs import chosen_facts, passages, split, tell_prompts
 
 
 @app.command()
@@ -26,22 +31,20 @@ def evaluate(
     measures: Annotated[
         str | None, typer.Option(help="Names separated by commas; `mechunlearn measures` lists them. [default: all]")
     ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="own or held-out; default: held-out where every fact has such prompts.")
-    ] = None,
+    prompts: PromptsOption = "held_out",
     by: Annotated[str, typer.Option(help="Groups: any of role, domain, fold, relation, subject.")] = "role",
     options: Annotated[int, typer.Option(min=2, help="Options of a multiple choice.")] = 4,
     letters: Annotated[
         bool, typer.Option(help="Answer multiple choice by letters, or (as the organism learned) by texts.")
     ] = True,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The length of generations.")] = 30,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")] = 32,
+    batch_size: BatchOption = 64,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
     role: Annotated[str, typer.Option(help="forget, near, far or all.")] = "all",
     limit: LimitOption = None,
     device: DeviceOption = None,
-    dtype: TypeOption = "float32",
+    dtype: TypeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Measure what a model knows, and what it lost.
@@ -55,28 +58,32 @@ def evaluate(
     """
     from .. import evaluation
     from ..facts import organism_text
-    from ..models import load
     from ..reporting import across
 
-    chosen = _asked(choose(facts, format, role, limit), prompts)
+    chosen = chosen_facts(facts, format, role, limit)
+    tell_prompts(prompts)
     general = organism_text() if text == "organism" else passages(Path(text) if text else None)
     names = split(measures) if measures is not None else None
     evaluation.chosen_measures(names, before=before is not None, text=text is not None)  # before models are opened
-    table = evaluation.evaluate(
-        load(model, device=device, dtype=dtype),
+    groups = split(by)
+    evaluation.check_groups(groups)
+    found = evaluation.evaluate(
+        model,
         chosen,
-        general,
-        before=load(before, device=device, dtype=dtype) if before else None,
+        text=general,
+        before=before,
         measures=names,
-        by=split(by),
+        prompts=prompts,
         options=options,
         letters=letters,
         max_new_tokens=max_new_tokens,
-        batch_size=batch,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
         seed=seed,
         run=out,
     )
-    typer.echo(across(table).to_string())
+    typer.echo(across(found.summary(groups)).to_string())
     if out is not None:
         typer.echo(f"\nWritten to {out}.")
 
@@ -94,17 +101,3 @@ def measures() -> None:
     for name, measure in MEASURES.items():
         source = f"  ({measure.source})" if measure.source else ""
         typer.echo(f"{name}{source}\n    {measure.what}: {measure.direction}")
-
-
-def _asked(facts: Facts, prompts: str | None) -> Facts:
-    """The facts with the prompts to ask them by, and one line that says which."""
-    if prompts not in (None, "own", "held-out"):
-        raise UserError(f"--prompts {prompts}: not one of own, held-out")
-    without = sum(not fact.held_out for fact in facts)
-    if prompts == "own" or (prompts is None and without):
-        typer.echo("Asked by their own prompts.")
-        return facts
-    if without:
-        raise UserError(f"--prompts held-out: {without} of {len(facts)} facts have none; use --prompts own")
-    typer.echo(f"Asked by {len(facts.held_out)} held-out prompts.")
-    return facts.held_out

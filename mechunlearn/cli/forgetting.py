@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from .app import DeviceOption, FactsOption, SeedOption, TypeOption, app
-from .inputs import passages
+from .inputs import passages, tell_prompts
 from .settings import assignments, limits, merged, read_settings
 
 
@@ -37,7 +37,7 @@ def unlearn(
         float | None, typer.Option(help="4e-4 suits the organism, 1e-5 a 7B model. [default: 4e-4]")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd. [default: adamw]")] = None,
-    batch: Annotated[
+    batch_size: Annotated[
         int | None, typer.Option(min=1, help="Facts to forget, and as many to keep, in a step. [default: 32]")
     ] = None,
     accumulation: Annotated[int | None, typer.Option(min=1, help="Pieces of a step, to save memory.")] = None,
@@ -50,12 +50,15 @@ def unlearn(
         Path | None, typer.Option(help="General text to measure disruption on, one passage a line.")
     ] = None,
     retain_text: Annotated[Path | None, typer.Option(help="Other general text, to be retained.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="In which phrasings evaluation asks: own, held_out or all. [default: held_out]")
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option(help="All of this as JSON or TOML; what the line says goes before.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
     device: DeviceOption = None,
-    dtype: TypeOption = "float32",
+    dtype: TypeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Make a model forget some facts and keep others.
@@ -72,9 +75,9 @@ def unlearn(
     given = {
         "method": method, "set": assignments(change), "layered": limits(layered, "folds"),
         "budget": limits(budget, "kl"), "stop": _number(stop), "patience": patience, "steps": steps,
-        "learning_rate": learning_rate, "optimizer": optimizer, "batch": batch, "accumulation": accumulation,
+        "learning_rate": learning_rate, "optimizer": optimizer, "batch_size": batch_size, "accumulation": accumulation,
         "precision": precision, "trainable": None if trainable is None else trainable.split(","),
-        "evaluate_every": evaluate_every, "text": text, "retain_text": retain_text,
+        "evaluate_every": evaluate_every, "prompts": prompts, "text": text, "retain_text": retain_text,
     }  # fmt: skip
     wanted = merged(read_settings(settings), given)
     if "method" not in wanted:
@@ -82,7 +85,6 @@ def unlearn(
 
     from .. import unlearning
     from ..facts import Facts, organism_text
-    from ..models import load
 
     chosen_method: Any = unlearning.configure(wanted.pop("method"), wanted.pop("set", {}))
     if "layered" in wanted:
@@ -99,14 +101,17 @@ def unlearn(
         file = wanted.pop(name, None)
         wanted[name] = passages(Path(file)) if file else organism_text(part) if model == "organism" else None
     run = unlearning.unlearn(
-        load(model, device=device, dtype=dtype),
+        model,
         chosen_method,
         chosen.forget,
         chosen.retain,
+        device=device,
+        dtype=dtype,
         seed=seed,
         run=out,
         **wanted,
     )
+    tell_prompts(run.about["settings"]["prompts"])
     last = unlearning.kept_row(run.frame, run.about)
     for column in [name for name in run.frame.columns if name.endswith("_recall")]:
         typer.echo(f"{column.removesuffix('_recall'):>8}: {last[column]:.1%} answered right")
@@ -125,11 +130,11 @@ def methods() -> None:
     Example:
       mechunlearn methods
     """
-    from ..unlearning import METHODS, describe
+    from ..unlearning import METHODS, settings_of
 
     for name, method in METHODS.items():
         typer.echo(f"{name}  (arXiv {method.paper})")
-        shown = {key: value["name"] if isinstance(value, dict) else value for key, value in describe(method).items()}
+        shown = {key: value["name"] if isinstance(value, dict) else value for key, value in settings_of(method).items()}
         typer.echo("    " + ", ".join(f"{key}={_plain(value)}" for key, value in shown.items()))
     typer.echo("layered  (arXiv 2505.09500)\n    --layered FOLDS, around any of them")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..facts import Facts
 
 
-def choose(source: str, format: str | None, role: str | None, limit: int | None) -> Facts:
+def chosen_facts(source: str, format: str | None, role: str | None, limit: int | None) -> Facts:
     """The facts to ask, as the options say, and one line about the choice."""
     from ..facts import Facts
 
@@ -44,6 +44,18 @@ def passages(file: Path | None) -> list[str] | None:
     if not passages:
         raise UserError(f"{file}: holds no text")
     return passages
+
+
+def tell_prompts(prompts: str) -> None:
+    """One line that says in which phrasings is asked.
+
+    Raises:
+        UserError: no such phrasings.
+    """
+    from ..facts import PROMPTS, check_prompts
+
+    check_prompts(prompts)
+    typer.echo(f"Facts {PROMPTS[prompts]}.")
 
 
 def split(value: str) -> list[str]:

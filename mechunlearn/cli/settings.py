@@ -45,7 +45,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "warmup": WHOLE,
     "weight_decay": NUMBER,
     "clip": NUMBER,
-    "batch": WHOLE,
+    "batch_size": WHOLE,
     "accumulation": WHOLE,
     "precision": WORD,
     "checkpointing": ("true or false", lambda value: isinstance(value, bool)),
@@ -54,6 +54,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: _word(value) or (isinstance(value, list) and all(map(_word, value))),
     ),
     "evaluate_every": WHOLE,
+    "prompts": WORD,
     "text": WORD,
     "retain_text": WORD,
 }

@@ -3,7 +3,7 @@
 from .answers import AnswerLogprob, AnswerScores, answer_logprob, recall, score_answers
 from .choosing import ChoiceScores, choice_accuracy, choice_probability, score_choices
 from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
-from .evaluate import evaluate, per_fact, per_text
+from .evaluate import evaluate
 from .generation import greedy_answers
 from .harness import benchmark
 from .intervals import bootstrap_interval
@@ -11,7 +11,9 @@ from .measures import MEASURES, Measure, chosen_measures
 from .memorisation import exact_memorisation, extraction_strength
 from .overlap import bleu, rouge_l
 from .ranks import token_rank
-from .tables import paired, summarise
+from .result import Evaluation
+from .rows import per_question, per_text
+from .tables import check_groups, paired, summarise
 from .truth import TruthScores, closer_to_one, log_truth_ratio, score_truth, true_better
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "AnswerLogprob",
     "AnswerScores",
     "ChoiceScores",
+    "Evaluation",
     "Measure",
     "PerText",
     "TextScores",
@@ -27,6 +30,7 @@ __all__ = [
     "benchmark",
     "bleu",
     "bootstrap_interval",
+    "check_groups",
     "choice_accuracy",
     "choice_probability",
     "chosen_measures",
@@ -37,7 +41,7 @@ __all__ = [
     "greedy_answers",
     "log_truth_ratio",
     "paired",
-    "per_fact",
+    "per_question",
     "per_text",
     "per_text_kl",
     "per_text_loss",

@@ -27,6 +27,7 @@ def greedy_answers(
     *,
     max_new_tokens: int = 30,
     batch_size: int = 16,
+    progress: bool = True,
 ) -> list[str]:
     """What the model itself says after each prompt: the most probable token, again and again.
 
@@ -37,6 +38,7 @@ def greedy_answers(
         model: what `load` gives (it carries its tokenizer).
         facts: only their prompts are used.
         template: None takes the one of `facts`, or the default for a plain list.
+        progress: show a bar where there are several batches.
 
     Raises:
         UserError: a model without a tokenizer; a prompt that leaves no room for an answer in the context.
@@ -57,7 +59,7 @@ def greedy_answers(
     answers = [""] * len(prompts)
     ends = _end_tokens(model, tokenizer)
     with measuring(model):
-        for rows in tqdm(batches, desc="greedy answers", disable=len(batches) < 2, leave=False):
+        for rows in tqdm(batches, desc="greedy answers", disable=not progress or len(batches) < 2, leave=False):
             new = _generate(model, torch.tensor([prompts[row] for row in rows]), max_new_tokens, ends)
             for row, ids in zip(rows, new.tolist(), strict=True):
                 stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))

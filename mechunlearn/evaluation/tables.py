@@ -9,11 +9,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..errors import UserError
-from ..facts import fact_of
 from .intervals import bootstrap_interval
 from .measures import MEASURES, TEXT
 
-LABELS = ("id", "subject", "relation", "domain", "fold", "role")
+LABELS = ("question", "fact", "subject", "relation", "domain", "fold", "role")
 
 
 def check_groups(by: Sequence[str]) -> None:
@@ -30,9 +29,9 @@ def summarise(
     by: Sequence[str] = ("role",),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The table that `evaluate` gives, from what `per_fact` and `per_text` give.
+    """The table that `Evaluation.summary` gives, from the frames of an evaluation.
 
-    Questions that ask for one fact (`Facts.held_out`) are averaged first: `n` and the intervals are over facts.
+    Questions that ask for one fact are averaged first: `n` and the intervals are over facts.
 
     Raises:
         UserError: `by` names no fields of facts; a value that is infinite.
@@ -41,7 +40,7 @@ def summarise(
     rows = []
     for group, part in _groups(facts, by) if facts is not None else ():
         for measure in (name for name in MEASURES if name in part):
-            values = _by_fact(part["id"], part[measure])
+            values = _by_fact(part["fact"], part[measure])
             if len(values):
                 rows.append([*group, measure, values.mean(), *bootstrap_interval(values, seed=seed), len(values)])
     for measure in (name for name in TEXT if texts is not None and name in texts):
@@ -60,7 +59,7 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("r
     so it is narrower than the two models' own intervals suggest, and these may overlap where it excludes 0.
 
     Args:
-        first, second: what `per_fact` gave for the two models, on the same facts in any order; several runs over
+        first, second: frames of the evaluations of two models, on the same facts in any order; several runs over
             seeds are averaged fact by fact before.
 
     Returns:
@@ -73,30 +72,30 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("r
     """
     check_groups(by)
     for frame in (first, second):
-        if frame["id"].duplicated().any():
-            raise UserError(f"fact {frame['id'][frame['id'].duplicated()].iloc[0]!r} is there twice; average it before")
-    strangers = set(first["id"]) ^ set(second["id"])
+        if (twice := frame["question"].duplicated()).any():
+            raise UserError(f"question {frame['question'][twice].iloc[0]!r} is there twice; average it before")
+    strangers = set(first["question"]) ^ set(second["question"])
     if strangers:
         raise UserError(f"the two models were asked different facts; only one has {min(strangers)!r}")
     measures = [name for name in MEASURES if name in first and name in second]
     if not measures:
         raise UserError("the two models have no measure in common")
-    second = second.set_index("id").loc[first["id"]].reset_index()
+    second = second.set_index("question").loc[first["question"]].reset_index()
     rows = []
     for group, part in _groups(first, by):
         other = second.loc[part.index]
         for measure in measures:
             known = part[measure].notna().to_numpy() & other[measure].notna().to_numpy()
             if known.any():
-                old, new = (_by_fact(part["id"][known], frame[measure][known]) for frame in (part, other))
+                old, new = (_by_fact(part["fact"][known], frame[measure][known]) for frame in (part, other))
                 edges = bootstrap_interval(new - old, seed=seed)
                 rows.append([*group, measure, old.mean(), new.mean(), (new - old).mean(), *edges, len(old)])
     return pd.DataFrame(rows, columns=[*by, "measure", "first", "second", "difference", "low", "high", "n"])
 
 
-def _by_fact(questions: pd.Series, values: pd.Series) -> Float[np.ndarray, " fact"]:
+def _by_fact(facts: pd.Series, values: pd.Series) -> Float[np.ndarray, " fact"]:
     """The mean over the questions of each fact: they fail and succeed together, so only facts can be resampled."""
-    return values.dropna().groupby(questions.map(fact_of), sort=False).mean().to_numpy(dtype=float)
+    return values.dropna().groupby(facts, sort=False).mean().to_numpy(dtype=float)
 
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:

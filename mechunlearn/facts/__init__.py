@@ -2,7 +2,7 @@
 
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
-from .facts import PROMPTS, Facts, fact_of, organism_text
+from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
 from .tokens import Tokens, check_passages, paper_positions, prompt_tokens, tokenize, tokenize_texts
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Template",
     "Tokens",
     "check_passages",
+    "check_prompts",
     "fact_of",
     "multiple_choice",
     "organism_text",

@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 
 BUILT_IN = ("organism", "organism:domain", "organism:entities")
 FORGET_SETS = ("domain", "entities")
-PROMPTS = ("own", "held_out", "all")
+PROMPTS = {
+    "own": "asked in their own phrasings",
+    "held_out": "asked in held-out phrasings",
+    "all": "asked in all phrasings",
+}
+"""The phrasings that facts can be asked in, and how a report says so."""
+
 _DATA = Path(__file__).parent.parent / "data"
 
 
@@ -171,15 +177,6 @@ class Facts(Sequence[Fact]):
         numbers = sorted({fact.fold for fact in self.items if fact.fold is not None})
         return {number: self.where(fold=number) for number in numbers}
 
-    @property
-    def held_out(self) -> Facts:
-        """One fact a held-out prompt, with ids such as "12#h0"."""
-        return self.with_items(
-            replace(fact, prompt=prompt, id=f"{fact.id}#h{number}", paraphrases=(), held_out=())
-            for fact in self.items
-            for number, prompt in enumerate(fact.held_out)
-        )
-
     def questions(self, prompts: str = "held_out") -> Facts:
         """One fact a question: what a model is asked, in the phrasings that are named.
 
@@ -192,8 +189,7 @@ class Facts(Sequence[Fact]):
         Raises:
             UserError: no such phrasings.
         """
-        if prompts not in PROMPTS:
-            raise UserError(f"prompts {prompts!r}: facts are asked by one of {', '.join(PROMPTS)}")
+        check_prompts(prompts)
         return self.with_items(
             replace(fact, prompt=prompt, id=fact.id + mark, paraphrases=(), held_out=())
             for fact in self.items
@@ -264,6 +260,12 @@ def _phrasings(fact: Fact, prompts: str) -> list[tuple[str, str]]:
     hidden = [(f"#h{number}", prompt) for number, prompt in enumerate(fact.held_out)]
     shown = [(f"#p{number}", prompt) for number, prompt in enumerate(fact.paraphrases)]
     return {"own": own, "held_out": hidden or own, "all": own + shown + hidden}[prompts]
+
+
+def check_prompts(prompts: str) -> None:
+    """Raises UserError unless `prompts` names phrasings (`PROMPTS`)."""
+    if prompts not in PROMPTS:
+        raise UserError(f"prompts {prompts!r}: facts are asked by one of {', '.join(PROMPTS)}")
 
 
 def fact_of(question: str) -> str:

@@ -2,10 +2,10 @@
 
 from .anatomy import Slot, slots
 from .checkpoint import clone, fingerprint, hf, save, state
-from .loading import BUILT_IN, Source, load
+from .loading import BUILT_IN, Source, load, load_to_ask
 from .pair import Comparison, compare
 
 __all__ = [
     "BUILT_IN", "Comparison", "Slot", "Source",
-    "clone", "compare", "fingerprint", "hf", "load", "save", "slots", "state",
+    "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "save", "slots", "state",
 ]  # fmt: skip

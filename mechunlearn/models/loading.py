@@ -47,7 +47,8 @@ def load(
             checkpoint as float32, also one that was stored in bfloat16: rounding to bfloat16 alone was seen to be
             23–40 % of the effect of a small restoration.
         revision: branch, tag or commit on the hub.
-        tokenizer: for modules, which carry none; else the checkpoint's own is used.
+        tokenizer: for modules, which carry none (one that was read from a folder has the folder's); else the
+            checkpoint's own is used.
 
     Raises:
         UserError: missing folder, name not reachable, pickled or broken weights, tensors missing from the checkpoint,
@@ -65,6 +66,21 @@ def load(
     where = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module, found, name = _from_checkpoint(source, wanted.dtype or torch.float32, revision)
     return wrap(cast(Any, module).to(where).eval(), tokenizer or found, name)
+
+
+def load_to_ask(
+    source: Source, *, device: str | torch.device | None = None, dtype: str | None = None
+) -> TransformerBridge:
+    """As `load`, for whoever shows facts to the model.
+
+    Raises:
+        UserError: as `load`; the model has no tokenizer.
+    """
+    model = load(source, device=device, dtype=dtype)
+    if model.tokenizer is None:
+        name = model.cfg.model_name
+        raise UserError(f"{name} has no tokenizer, so facts cannot be shown to it: give load(…, tokenizer=…)")
+    return model
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,13 @@ def _module(source: nn.Module, wanted: Placement, tokenizer: PreTrainedTokenizer
     shared = {} if not wanted.holds(source) else {id(t): t for t in (*source.parameters(), *source.buffers())}
     module = wanted.put(copy.deepcopy(source, shared))
     module.set_attn_implementation("eager")
-    return wrap(module.eval(), tokenizer, type(source).__name__)
+    return wrap(module.eval(), tokenizer or _read_with(source), type(source).__name__)
+
+
+def _read_with(module: PreTrainedModel) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the folder that the module was read from; None where it came from nowhere on this disk."""
+    folder = module.name_or_path
+    return _tokenizer(folder, {"trust_remote_code": False}, local=True) if folder and Path(folder).is_dir() else None
 
 
 def _from_checkpoint(

@@ -11,6 +11,7 @@ import pandas as pd
 from ..attacks import summary as attacks
 from ..dissection.summary import NEEDED
 from ..errors import UserError
+from ..evaluation import Evaluation
 from ..runs import read_frame, read_run
 
 _CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
@@ -18,12 +19,11 @@ _FACTS = ["fact", "question", "prompt", "answer", "before_answer", "after_answer
 _FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
 _ANSWERS = ["fact", "question", "site", "direction", "first_layer", "last_layer", "answer", "correct"]
 _UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
-_EVALUATION = ["measure", "value", "low", "high", "n"]
 KINDS = ("dissection", "unlearning", "attacks", "evaluation")
 
 
 @dataclass(frozen=True)
-class DissectionRun:
+class DissectionFiles:
     """A finished dissection as it lies on disk; `name` is its place below the report's folder."""
 
     name: str
@@ -35,7 +35,7 @@ class DissectionRun:
 
 
 @dataclass(frozen=True)
-class UnlearningRun:
+class UnlearningFiles:
     """A finished unlearning run: its curve, one row an evaluation."""
 
     name: str
@@ -44,7 +44,7 @@ class UnlearningRun:
 
 
 @dataclass(frozen=True)
-class AttacksRun:
+class AttacksFiles:
     """A finished run of attacks: one row a question under an attack."""
 
     name: str
@@ -53,22 +53,22 @@ class AttacksRun:
 
 
 @dataclass(frozen=True)
-class EvaluationRun:
-    """A finished evaluation: one row a group and measure."""
+class EvaluationFiles:
+    """A finished evaluation."""
 
     name: str
     run: dict[str, Any]
-    frame: pd.DataFrame
+    result: Evaluation
 
 
 @dataclass(frozen=True)
 class Found:
     """What lies at and below a folder. `unfinished` and `others` are names of runs that are not shown."""
 
-    dissections: tuple[DissectionRun, ...]
-    unlearnings: tuple[UnlearningRun, ...]
-    attacks: tuple[AttacksRun, ...]
-    evaluations: tuple[EvaluationRun, ...]
+    dissections: tuple[DissectionFiles, ...]
+    unlearnings: tuple[UnlearningFiles, ...]
+    attacks: tuple[AttacksFiles, ...]
+    evaluations: tuple[EvaluationFiles, ...]
     unfinished: tuple[str, ...]
     others: tuple[str, ...]
 
@@ -106,23 +106,29 @@ def find(folder: str | Path) -> Found:
 
 def _open(
     kind: str, name: str, path: Path, run: dict[str, Any]
-) -> DissectionRun | UnlearningRun | AttacksRun | EvaluationRun:
+) -> DissectionFiles | UnlearningFiles | AttacksFiles | EvaluationFiles:
     if kind == "dissection":
         return _dissection(name, path, run)
     file = path / "frame.parquet"
+    if "prompts" not in run["about"].get("settings", {}):
+        raise UserError(
+            f"{path / 'run.json'}: does not say in which phrasings was asked; was it written by another version?"
+        )
     if kind == "unlearning":
-        return UnlearningRun(name, run, _frame(file, _UNLEARNING))
+        return UnlearningFiles(name, run, _frame(file, _UNLEARNING))
     if kind == "evaluation":
-        return EvaluationRun(name, run, _with_rows(_frame(file, _EVALUATION), file))
+        found = Evaluation.load(path)
+        _with_rows(found.summary(), file)
+        return EvaluationFiles(name, run, found)
     frame = _frame(file, attacks.NEEDED)
     _with_rows(frame[(frame["model"] == "after") & (frame["role"] == "forget") & (frame["attack"] != "none")], file)
-    return AttacksRun(name, run, frame)
+    return AttacksFiles(name, run, frame)
 
 
-def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionRun:
+def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionFiles:
     if not isinstance(run.get("about"), dict):
         raise UserError(f"{path / 'run.json'}: no field 'about': this is not a finished dissection")
-    return DissectionRun(
+    return DissectionFiles(
         name,
         run,
         _with_rows(_frame(path / "frame.parquet", NEEDED), path / "frame.parquet"),

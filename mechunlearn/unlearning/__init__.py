@@ -2,7 +2,6 @@
 
 from .catalogue import METHODS
 from .configure import configure, make_budget, make_layered
-from .describe import describe, kept_row
 from .loop.budget import Budget
 from .method import Method
 from .methods.breaking import Breaking
@@ -18,7 +17,9 @@ from .methods.rmu import RMU
 from .methods.simnpo import SimNPO
 from .methods.undial import UNDIAL
 from .methods.wga import WGA
-from .run import UnlearningRun, unlearn
+from .result import Unlearning
+from .run import unlearn
+from .settings import kept_row, settings_of
 from .step import Step
 
 __all__ = [
@@ -40,11 +41,11 @@ __all__ = [
     "RefusalDPO",
     "SimNPO",
     "Step",
-    "UnlearningRun",
+    "Unlearning",
     "configure",
-    "describe",
     "kept_row",
     "make_budget",
     "make_layered",
+    "settings_of",
     "unlearn",
 ]

@@ -24,6 +24,19 @@ WORDS = {
 }  # what a setting can be: one, and many of them
 
 
+def method_of(source: object) -> Method | Layered:
+    """What `unlearn` takes for a method: one with its settings as it is; a name is that of one in `METHODS`.
+
+    Raises:
+        UserError: an unknown name; something else than these.
+    """
+    if isinstance(source, Method | Layered):
+        return source
+    if isinstance(source, str):
+        return configure(source)
+    raise UserError(f"method must be one with its settings, such as NPO(), or a name, not {source!r:.60}")
+
+
 def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """The method of that name, its defaults changed by `settings`.
 
@@ -35,7 +48,7 @@ def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """
     if name not in METHODS:
         raise UserError(f"method {name!r}: not one of {', '.join(METHODS)}")
-    return changed(METHODS[name], settings or {}, name)
+    return changed(METHODS[name], settings, name) if settings else METHODS[name]
 
 
 def changed(made: Made, settings: Mapping[str, Any], name: str) -> Made:

@@ -9,6 +9,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
+from ..facts import check_prompts
 from ..sites import resolve
 from ..training import Settings
 from .loop.budget import Budget, check_recall
@@ -32,7 +33,7 @@ class Options:
     warmup: int = 0
     weight_decay: float = 0.0
     clip: float | None = 1.0
-    batch: int = 32
+    batch_size: int = 32
     accumulation: int = 1
     precision: str = "no"
     checkpointing: bool = False
@@ -41,17 +42,21 @@ class Options:
     stop: float | str | None = None
     patience: int | None = None
     evaluate_every: int = 25
+    prompts: str = "held_out"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise UserError(f"batch must be at least 1, not {self.batch}")
-        if self.batch < self.accumulation:
-            raise UserError(f"a batch of {self.batch} rows cannot be split into accumulation={self.accumulation} parts")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.batch_size < self.accumulation:
+            raise UserError(
+                f"batch_size={self.batch_size} rows cannot be split into accumulation={self.accumulation} parts"
+            )
         if self.evaluate_every < 1:
             raise UserError(f"evaluate_every must be at least 1, not {self.evaluate_every}")
         if self.patience is not None and self.patience < 1:
             raise UserError(f"patience must be at least 1, not {self.patience}")
+        check_prompts(self.prompts)
         check_recall("stop", self.stop)
         self.settings()
 

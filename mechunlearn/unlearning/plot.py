@@ -8,6 +8,8 @@ import pandas as pd
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
+from ..facts import PROMPTS
+
 COLOURS = {"forget": "#c0392b", "near": "#2471a3", "far": "#1e8449", "retain": "#b7950b"}
 FOLDS = ("#e67e22", "#8e44ad", "#16a085", "#7f8c8d", "#d98880", "#5d6d7e")
 TEXT = "#34495e"
@@ -25,7 +27,7 @@ def plot(frame: pd.DataFrame, about: dict[str, Any]) -> Figure:
     Lines join the states that were kept. Evaluations outside the budget, from which the run went back, are crosses.
     """
     budget = about["settings"].get("budget") or {}
-    titles = ["Recall, phrasings held out"]
+    titles = [f"Recall, {PROMPTS[about['settings']['prompts']]}"]
     cost = None
     if "text_kl" in frame:
         cost = next((cost for cost in COSTS if budget.get(cost[1]) is not None), COSTS[0])

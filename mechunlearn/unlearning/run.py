@@ -2,75 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from plotly.graph_objects import Figure
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Facts
-from ..models import fingerprint, hf, load, save
+from ..models import Source, hf, load, load_to_ask, save
 from ..runs import RunFolder, read_frame, read_run
-from ..showing import shown
+from .configure import method_of
 from .data.plan import check, plan
-from .describe import settings_of
 from .loop.budget import Budget
 from .loop.checkpoints import Save
 from .loop.stage import Outcome, Stage
 from .method import Method
 from .methods.layered import Layered
 from .options import Options
-from .plot import plot
-
-
-@dataclass(frozen=True)
-class UnlearningRun:
-    """A model that has unlearned, and how it came to.
-
-    Attributes:
-        model: the model after; a new one.
-        frame: one row per evaluation: `stage` and `step` (of all stages together); `loss` and its parts `loss_forget`,
-            `loss_retain`, `loss_text` (means over the steps since the row before; NaN at step 0); `forget_recall`,
-            `forget_probability` and the same for near, far, retain, and recall for every `fold_…` of a layered run;
-            `text_loss`, `text_kl`, `text_entropy` (nats per token); `inside` the budget or not; `scale` of the step
-            size; `seconds` since the start; `tokens` trained on so far. Retain facts are grouped by role, those
-            without one as "retain"; a probability is that of an answer token.
-        about: `settings` (everything that decides the result), `stopped` (the reason why it ended) and `step` (that of
-            the model, where the run went back before the last row).
-        stages: the models at the end of each stage: what a layered run has to dissect.
-    """
-
-    model: TransformerBridge
-    frame: pd.DataFrame
-    about: dict[str, Any]
-    stages: tuple[TransformerBridge | Path, ...]
-
-    def plot(self) -> Figure:
-        """Recall and disruption over the steps."""
-        return plot(self.frame, self.about)
-
-    def __repr__(self) -> str:
-        return f"UnlearningRun({self.about['settings']['method']}; {self.about['step']} steps; {self.about['stopped']})"
-
-    def _repr_html_(self) -> str:
-        kept = self.frame[(self.frame["step"] <= self.about["step"]) & self.frame["inside"]]
-        ends = kept.iloc[[0, -1]].assign(model=["before", "after"])
-        names = [str(name) for name in kept if str(name).endswith("_recall") or str(name) in ("text_loss", "text_kl")]
-        names = [name for name in names if not name.startswith("fold_")]
-        method = self.about["settings"]["method"]
-        sentence = f"Unlearned by {method}, {self.about['step']} steps: {self.about['stopped']}. plot() draws the way."
-        return shown(sentence, ends[["model", "step", *names]])
+from .result import Unlearning, cleared
+from .settings import run_settings
 
 
 def unlearn(
-    model: TransformerBridge,
-    method: Method | Layered,
-    forget: Facts,
-    retain: Facts,
+    model: Source,
+    method: Method | Layered | str,
+    forget: Facts | str | Path,
+    retain: Facts | str | Path,
     *,
     text: Sequence[str] | None = None,
     retain_text: Sequence[str] | None = None,
@@ -84,21 +44,24 @@ def unlearn(
     warmup: int = 0,
     weight_decay: float = 0.0,
     clip: float | None = 1.0,
-    batch: int = 32,
+    batch_size: int = 32,
     accumulation: int = 1,
     precision: str = "no",
     checkpointing: bool = False,
     trainable: str | Sequence[str] | None = None,
     evaluate_every: int = 25,
+    prompts: str = "held_out",
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,
-) -> UnlearningRun:
+) -> Unlearning:
     """Change a copy of `model` until it has forgotten, or its budget is spent.
 
-    Each fact is trained in its prompt and paraphrases and evaluated in its held-out phrasings. An optimiser
-    step takes `batch` of these rows from the forget set and as many from the retain set, half of them near
-    and half far where retain facts have these roles, and as many passages of `retain_text`.
+    Each fact is trained in its prompt and paraphrases, and evaluated in its held-out phrasings unless `prompts` says
+    otherwise. An optimiser step takes `batch_size` of these rows from the forget set and as many from the retain set,
+    half of them near and half far where retain facts have these roles, and as many passages of `retain_text`.
 
     Where an evaluation finds the budget crossed, the run goes back to the last state inside it, halves the step
     size and tries again, until it has halved as often as the budget allows. A model that breaks down (a loss that
@@ -107,10 +70,11 @@ def unlearn(
     with steps in twice as many pieces, and says so.
 
     Args:
-        model: the model before; it is not changed. Its weights must be float32.
-        method: one of `mechunlearn.unlearning.METHODS`, or `Layered(method)`.
-        forget, retain: the facts to remove and to keep. Roles "near" and "far" of retain facts are reported
-            apart.
+        model: the model before, as `load` takes it; it is not changed. Its weights must be float32.
+        method: a method such as `NPO(beta=0.1)`, `Layered(method)`, or the name of one in `METHODS`.
+        forget, retain: the facts to remove and to keep. Of a file or built-in name whose facts have roles, `forget`
+            takes those with the role "forget", `retain` the near and far ones; a `Facts` is taken whole. Roles "near"
+            and "far" of retain facts are reported apart.
         text: general text, one passage an item, on which disruption is measured; it is not trained on.
         retain_text: other general text, to be retained beside the retain facts.
         budget: the largest allowed disruption; a number means KL on `text`, in nats per token.
@@ -127,6 +91,8 @@ def unlearn(
         trainable: parameter sites ("value_vectors", "mlp_keys", "attention", "embedding", …) or regular expressions
             over parameter names; None: what the method trains.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
+        prompts: in which phrasings evaluation asks: "held_out", "own" or "all" (`Facts.questions`).
+        device, dtype: where to put the model, and how precise it is to be; None: as `load` has it.
         seed: of the order of batches, of distractors, of control vectors and adapters.
         run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/` (of every stage of a
             layered run also in `stages/1/`, …). A finished run of the same settings is opened instead of computed
@@ -134,27 +100,31 @@ def unlearn(
         progress: show a progress bar, and say beforehand what a step costs.
 
     Raises:
-        UserError: no forget or retain facts, a fact in both, a fact without answer (or, for DPO, without
-            distractors) or longer than the context, a model without tokenizer, settings that make no sense,
-            a budget that cannot be measured or that the start breaks, a run folder of other settings.
+        UserError: what `load` and `Facts.of` refuse; an unknown method, no forget or retain facts, a fact in both, a
+            fact without answer (or, for DPO, without distractors) or longer than the context, a model without
+            tokenizer, settings that make no sense, a budget that cannot be measured or that the start breaks, a run
+            folder of other settings.
     """
     options = Options(
         steps=steps, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule, warmup=warmup,
-        weight_decay=weight_decay, clip=clip, batch=batch, accumulation=accumulation, precision=precision,
+        weight_decay=weight_decay, clip=clip, batch_size=batch_size, accumulation=accumulation, precision=precision,
         checkpointing=checkpointing, trainable=(trainable,) if isinstance(trainable, str) else _tuple(trainable),
         budget=Budget(kl=budget) if isinstance(budget, int | float) else budget,
-        stop=stop, patience=patience, evaluate_every=evaluate_every, seed=seed,
+        stop=stop, patience=patience, evaluate_every=evaluate_every, prompts=prompts, seed=seed,
     )  # fmt: skip
+    method = method_of(method)
+    forget, retain = _part(forget, "forget"), _part(retain, "retain")
+    check(forget, retain, {"text": text, "retain_text": retain_text})
+    model = load_to_ask(model, device=device, dtype=dtype)
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
-    check(model, method, forget, retain, {"text": text, "retain_text": retain_text})
     options.check(layered.method, model)
-    made_with = settings_of(method, options, forget, retain, text, retain_text)
-    known = None if run is None else made_with | {"model": fingerprint(model)}
+    made_with = run_settings(model, method, options, forget, retain, text, retain_text)
     folder = None
-    if run is not None and known is not None and (Path(run) / "run.json").exists():
-        folder = RunFolder(run, "unlearning", known)
+    if run is not None and (Path(run) / "run.json").exists():
+        folder = RunFolder(run, "unlearning", made_with)
         if folder.finished:
-            return _open(folder.path, model)
+            Save(folder.path).remove()  # where the run was interrupted at its very end
+            return Unlearning.load(folder.path, **_like(model))
 
     plain = not isinstance(method, Layered)
     stages = plan(model, layered, forget, retain, text, retain_text, options, plain)
@@ -163,7 +133,7 @@ def unlearn(
         if options.budget is not None:
             options.budget.check(measured, measured)
         stages[0] = replace(stages[0], measured=measured)
-        folder = None if run is None or known is None else RunFolder(run, "unlearning", known)
+        folder = None if run is None else RunFolder(run, "unlearning", made_with)
     for place, stage in enumerate(stages, start=1):
         stage.announces = progress and place == 1
         if progress:
@@ -171,7 +141,7 @@ def unlearn(
     return _run(stages, folder, made_with, plain)
 
 
-def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool) -> UnlearningRun:
+def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool) -> Unlearning:
     """One stage after the other, each from where the one before ended."""
     frames: list[pd.DataFrame] = []
     reasons: list[str] = []
@@ -191,9 +161,9 @@ def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str,
     frame = pd.concat(frames, ignore_index=True)
     about = {"settings": made_with, "stopped": "; ".join(reasons), "step": step}
     if folder is not None and not plain:
-        save(model, _cleared(folder.path / "model"))
+        save(model, cleared(folder.path / "model"))
         folder.finish(about | {"stages": len(stages)}, frame=frame)
-    return UnlearningRun(model, frame, about, tuple(models))
+    return Unlearning(model, frame, about, tuple(models))
 
 
 def _run_stage(
@@ -204,13 +174,14 @@ def _run_stage(
         about = read_run(folder.path)["about"]
         Save(folder.path).remove()  # where the run was interrupted at its very end
         frame = read_frame(folder.path / "frame.parquet")
-        return Outcome(_load(folder.path, stage.start), frame, about["stopped"], about["step"])
+        model = load(folder.path / "model", **_like(stage.start))
+        return Outcome(model, frame, about["stopped"], about["step"])
     found = replace(stage, folder=None if folder is None else folder.path).run()
     frame = found.frame.assign(**{name: found.frame[name] + before for name, before in spent.items()})
     frame.insert(0, "stage", place)
     outcome = replace(found, frame=frame, step=found.step + spent["step"])
     if folder is not None:
-        save(outcome.model, _cleared(folder.path / "model"))
+        save(outcome.model, cleared(folder.path / "model"))
         folder.finish({"settings": made_with, "stopped": outcome.stopped, "step": outcome.step}, frame=frame)
         Save(folder.path).remove()
     return outcome
@@ -222,29 +193,22 @@ def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolde
     return RunFolder(folder.path / "stages" / str(place), "unlearning", folder.settings | {"stage": place})
 
 
-def _cleared(folder: Path) -> Path:
-    """An interrupted run may have saved its model, or a part of it, without coming to say so."""
-    for left in (folder, *folder.parent.glob(f".{folder.name}-*")):
-        shutil.rmtree(left, ignore_errors=True)
-    return folder
-
-
 def _baseline(frame: pd.DataFrame) -> dict[str, float]:
     """What was measured of the model before."""
     return {str(name): float(value) for name, value in frame.iloc[0].items() if not pd.isna(value)}
 
 
-def _open(folder: Path, model: TransformerBridge) -> UnlearningRun:
-    Save(folder).remove()  # where the run was interrupted at its very end
-    about = read_run(folder)["about"]
-    count = about.pop("stages", 0)
-    places = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
-    return UnlearningRun(_load(folder, model), read_frame(folder / "frame.parquet"), about, tuple(places))
+def _part(source: Facts | str | Path, role: str) -> Facts:
+    """A `Facts` as it is; of what is read, the facts of that role, where there are roles."""
+    facts = Facts.of(source)
+    roles = not isinstance(source, Facts) and any(fact.role for fact in facts)
+    return getattr(facts, role) if roles else facts
 
 
-def _load(folder: Path, like: TransformerBridge) -> TransformerBridge:
-    parameter = next(hf(like).parameters())
-    return load(folder / "model", device=parameter.device, dtype=str(parameter.dtype).removeprefix("torch."))
+def _like(model: TransformerBridge) -> dict[str, Any]:
+    """Where and how precise this model is: what makes a checkpoint load alike."""
+    parameter = next(hf(model).parameters())
+    return {"device": parameter.device, "dtype": str(parameter.dtype).removeprefix("torch.")}
 
 
 def _tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:

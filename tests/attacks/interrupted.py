@@ -16,13 +16,14 @@ from mechunlearn.runs import RunFolder
 
 from .toys import make_facts, toy
 
-SUITE = (Relearn(epochs=1, batch=8, learning_rate=0.01), Noise(draws=1), Prompts(frames=("complete", "prefix")))
+SUITE = (Relearn(epochs=1, batch_size=8, learning_rate=0.01), Noise(draws=1), Prompts(frames=("complete", "prefix")))
 UNITS = 7  # two models each, prompts on the model before too
 
 
 def go(folder: Path | None, **changed: Any) -> Attacks:
-    given = {"facts": make_facts(2), "before": toy(seed=2), "never_knew": toy(seed=1), "progress": False}
-    return attack(toy(), SUITE, run=folder, **given | changed)
+    given: dict[str, Any] = {"before": toy(seed=2), "never_knew": toy(seed=1), "progress": False}
+    facts = changed.pop("facts", make_facts(2))
+    return attack(toy(), facts, suite=SUITE, run=folder, **given | changed)
 
 
 def die_at(number: int, after: bool) -> None:

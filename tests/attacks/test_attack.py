@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mechunlearn.attacks import ATTACKS, SUITES, Attacks, Noise, Prompts, Quantise, Relearn, attack
-from mechunlearn.attacks.attack import choose, describe, label
-from mechunlearn.attacks.base import Attack, Attempt, Given, asked
+from mechunlearn.attacks.attack import attack_settings, label, possible_attacks
+from mechunlearn.attacks.base import Attack, Attempt, Given
 from mechunlearn.errors import NotFiniteError, UserError
 from mechunlearn.evaluation import recall
 from mechunlearn.facts import Fact, Facts, tokenize
@@ -52,7 +52,7 @@ def test_every_model_is_asked_as_it_is_and_attacked(whole):
     )
     for name, model in (("after", toy()), ("never-knew", toy(seed=1)), ("before", toy(seed=2))):
         plain = frame[(frame["attack"] == "none") & (frame["model"] == name)]
-        assert plain["correct"].tolist() == recall(model, tokenize(asked(make_facts(2)), tokenizer())).tolist()
+        assert plain["correct"].tolist() == recall(model, tokenize(make_facts(2).questions(), tokenizer())).tolist()
         assert fingerprint(model) == whole.about["settings"]["models"][name]
 
 
@@ -69,16 +69,16 @@ class GiveAway(Attack):
     source = "a test"
 
     def attempts(self, model, given: Given):
-        yield Attempt(model, asked(given.forget), given_tokens=self.count)
+        yield Attempt(model, given.questions(given.forget), given_tokens=self.count)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_tokens_given_away_are_not_scored(count):
     facts = make_facts(2)
-    found = attack(toy(), [GiveAway(count=count)], facts=facts, progress=False, batch_size=5).frame
+    found = attack(toy(), facts, suite=[GiveAway(count=count)], progress=False, batch_size=5).frame
     found = found[found["attack"] == "give away"].set_index("question")
     expected = {}
-    for fact in asked(facts):
+    for fact in facts.questions():
         head, row = (
             tokenizer()(text, add_special_tokens=False)["input_ids"]
             for text in (fact.prompt, f"{fact.prompt} {fact.answer}")
@@ -100,19 +100,22 @@ def test_tokens_given_away_are_not_scored(count):
 
 def test_more_tokens_given_away_than_any_answer_has():
     with pytest.raises(UserError, match="no answer is longer than the 3 tokens"):
-        attack(toy(), [GiveAway(count=3)], facts=make_facts(2), progress=False)
+        attack(toy(), make_facts(2), suite=[GiveAway(count=3)], progress=False)
 
 
 def test_a_part_that_breaks_the_model_ends_alone_and_says_so(tmp_path, caplog):
-    rough = Relearn(learning_rate=1e30, optimizer="sgd", epochs=2, batch=4)
-    found = attack(toy(), [rough], facts=make_facts(), never_knew=toy(seed=1), progress=False, run=tmp_path).frame
+    rough = Relearn(learning_rate=1e30, optimizer="sgd", epochs=2, batch_size=4)
+    found = attack(toy(), make_facts(), suite=[rough], never_knew=toy(seed=1), progress=False, run=tmp_path).frame
     tried = found[found["attack"] == "relearn"]
     assert set(tried["step"]) == {0} and tried["part"].nunique() == 4  # no fold is spared because of another
     for model, rows in tried.groupby("model"):
         assert sorted(rows["fact"].unique()) == sorted(fact.id for fact in make_facts())
         for part, of_part in rows.groupby("part"):
             assert of_part["broke"].str.startswith(f"{rough.label}, {part}: in epoch 1 ").all()
-        assert f"relearn (optimizer=sgd, learning_rate=1e+30, epochs=2, batch=4) on {model}, folds 0+1+2" in caplog.text
+        assert (
+            f"relearn (optimizer=sgd, learning_rate=1e+30, epochs=2, batch_size=4) on {model}, folds 0+1+2"
+            in caplog.text
+        )
     assert (found.loc[found["attack"] == "none", "broke"] == "").all()
     pd.testing.assert_frame_equal(Attacks.load(tmp_path).frame, found)
 
@@ -128,25 +131,25 @@ class Shatter(Attack):
             copied = clone(model)
             if part == "broken":
                 next(copied.parameters()).data.fill_(torch.nan)
-            yield Attempt(copied, asked(given.forget.where(fold=number)), part=str(number))
+            yield Attempt(copied, given.questions(given.forget.where(fold=number)), part=str(number))
 
 
 def test_a_model_that_gives_no_numbers_ends_its_part_alone():
-    found = attack(toy(), [Shatter()], facts=make_facts(), progress=False).frame
+    found = attack(toy(), make_facts(), suite=[Shatter()], progress=False).frame
     tried = found[found["attack"] == "shatter"]
     assert tried.groupby("part")["fold"].unique().map(list).to_dict() == {"0": [0], "2": [2]}
     assert tried.loc[tried["part"] == "0", "broke"].str.startswith("1: at step 0 ").all()
     assert (tried.loc[tried["part"] == "2", "broke"] == "").all()
-    twice = attack(toy(), [Shatter(parts="right broken broken")], facts=make_facts(), progress=False).frame
+    twice = attack(toy(), make_facts(), suite=[Shatter(parts="right broken broken")], progress=False).frame
     [told] = twice.loc[twice["attack"] == "shatter", "broke"].unique()
     assert told.startswith("1: at step 0 ") and "; 2: at step 0 " in told
     with pytest.raises(NotFiniteError, match=r"attack shatter .* on after: at step 0"):
-        attack(toy(), [Shatter(parts="broken right")], facts=make_facts(), progress=False)
+        attack(toy(), make_facts(), suite=[Shatter(parts="broken right")], progress=False)
 
 
 def test_one_string_is_no_general_text():
     with pytest.raises(UserError, match="text must be a list of passages"):
-        attack(toy(), "quick", facts=make_facts(), text="the house of anna", progress=False)
+        attack(toy(), make_facts(), suite="quick", text="the house of anna", progress=False)
 
 
 def test_a_finished_run_is_opened_and_computes_nothing(tmp_path, monkeypatch, whole):
@@ -191,30 +194,30 @@ def test_killed_at_any_moment_and_gone_on_with(number, moment, tmp_path, whole, 
 
 def test_the_same_seed_gives_the_same_frame():
     one = [Noise(scales=(0.3,), draws=1)]
-    first, again, other = (attack(toy(), one, facts=make_facts(2), seed=s, progress=False).frame for s in (0, 0, 1))
+    first, again, other = (attack(toy(), make_facts(2), suite=one, seed=s, progress=False).frame for s in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert (first["probability"] != other["probability"]).any()
 
 
 def test_questions_of_a_batch_size_that_is_changed_are_answered_alike():
     first, other = (
-        attack(toy(), [Quantise()], facts=make_facts(2), batch_size=size, progress=False).frame for size in (64, 3)
+        attack(toy(), make_facts(2), suite=[Quantise()], batch_size=size, progress=False).frame for size in (64, 3)
     )
     pd.testing.assert_frame_equal(first, other, rtol=1e-5)
 
 
 def test_what_a_named_suite_lacks_is_left_out_aloud(caplog):
     facts = make_facts(None)
-    chosen, left_out = choose("quick", Given(facts, Facts([])))
+    chosen, left_out = possible_attacks("quick", Given(facts, Facts([])))
     assert [one.name for one in chosen] == ["prompts", "quantise"]
     assert left_out == {"relearn (epochs=3)": "forget facts in two folds or more"}
-    chosen, left_out = choose("default", Given(make_facts(2), Facts([])))
+    chosen, left_out = possible_attacks("default", Given(make_facts(2), Facts([])))
     assert set(left_out.values()) == {
         "near facts", "far facts", "general text", "the model before unlearning",
         "3 distractors of every fact that it trains on",
     }  # fmt: skip
     assert len(chosen) + len(left_out) == len(SUITES["default"])
-    found = attack(toy(), "quick", facts=facts, progress=False)
+    found = attack(toy(), facts, suite="quick", progress=False)
     assert "attack relearn (epochs=3) left out: it needs forget facts in two folds or more" in caplog.text
     assert set(found.frame["attack"]) == {"none", "prompts", "quantise"}
     assert list(found.about["settings"]["left_out"]) == ["relearn (epochs=3)"]
@@ -230,26 +233,26 @@ def test_what_an_attack_lacks_is_an_error_where_it_was_asked_for():
         ([], "no attack to run"),
     ):
         with pytest.raises(UserError, match=message):
-            attack(toy(), wanted, facts=make_facts(None), progress=False)
+            attack(toy(), make_facts(None), suite=wanted, progress=False)
 
 
 def test_without_facts_to_forget():
     facts = Facts([replace(fact, role="near") for fact in make_facts()], name="kept")
     with pytest.raises(UserError, match="kept: no facts to ask for"):
-        attack(toy(), facts=facts, progress=False)
+        attack(toy(), facts, progress=False)
     with pytest.raises(UserError, match="has no answer"):
-        attack(toy(), ["prompts"], facts=Facts([Fact("the house is", None, role="forget")]), progress=False)
+        attack(toy(), Facts([Fact("the house is", None, role="forget")]), suite=["prompts"], progress=False)
 
 
 def test_models_that_do_not_match_are_named():
     other = load(tiny("gpt2"), tokenizer=tokenizer(), device="cpu")
     for name in ("before", "never_knew"):
         with pytest.raises(UserError, match=name.replace("_", "-") + " "):
-            attack(toy(), ["prompts"], facts=make_facts(), progress=False, **{name: other})
+            attack(toy(), make_facts(), suite=["prompts"], progress=False, **{name: other})
 
 
 def test_attacks_asked_for_twice_run_once():
-    chosen, _ = choose(["prompts", Prompts(), Noise(), "noise"], Given(make_facts(), Facts([])))
+    chosen, _ = possible_attacks(["prompts", Prompts(), Noise(), "noise"], Given(make_facts(), Facts([])))
     assert chosen == (Prompts(), Noise())
 
 
@@ -259,4 +262,4 @@ def test_suites_hold_no_attack_twice_and_no_setting_twice():
         own = [one.label for one in attacks if isinstance(one, Relearn)]
         assert len(set(own)) == len(own)
     assert all(one.name == name for name, one in ATTACKS.items())
-    assert describe(Noise()) == {"attack": "noise", "scales": [0.01, 0.03, 0.1], "draws": 3}
+    assert attack_settings(Noise()) == {"attack": "noise", "scales": [0.01, 0.03, 0.1], "draws": 3}

@@ -158,7 +158,7 @@ def test_what_is_missing_or_does_not_fit():
 
 def test_a_given_vector_needs_no_model_before_and_is_no_help():
     vector = (1.0,) + (0.0,) * 31
-    found = mu.attack(toy(), [AblateDirection(vector=vector, layers=(1,))], facts=make_facts(), progress=False)
+    found = mu.attack(toy(), make_facts(), suite=[AblateDirection(vector=vector, layers=(1,))], progress=False)
     assert not found.frame["helped"].any()
     assert set(found.frame["setting"]) == {"", "layer 1, given vector"}
     assert AblateDirection().uses_before

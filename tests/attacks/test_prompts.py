@@ -5,7 +5,6 @@ import logging
 import pytest
 import torch
 
-from mechunlearn.attacks.base import asked
 from mechunlearn.attacks.kinds.prompts import FRAMES, WORDED, Prompts
 from mechunlearn.attacks.splits import groups
 from mechunlearn.errors import UserError
@@ -30,7 +29,7 @@ def test_examples_come_from_other_folds_and_state_their_answers(folds, shots):
     facts = make_facts(folds)
     (attempt,) = attempts("few-shot", facts, shots=shots)
     part_of = {fact.subject: name for name, part in groups(facts).items() for fact in part}
-    known = {question.id: question for question in asked(facts)}
+    known = {question.id: question for question in facts.questions()}
     assert sorted(question.id for question in attempt.facts) == sorted(known)
     for question in attempt.facts:
         plain = known[question.id]
@@ -62,7 +61,7 @@ def test_the_subject_s_other_facts_are_stated_and_loners_left_out():
     nameless = Fact("the house is", "red", id="nameless", role="forget", fold=0)
     (attempt,) = attempts("subject", Facts([*facts, loner, nameless], template=facts.template))
     assert {question.id.rpartition("#h")[0] for question in attempt.facts} == {fact.id for fact in facts}
-    known = {question.id: question for question in asked(facts)}
+    known = {question.id: question for question in facts.questions()}
     for question in attempt.facts:
         plain = known[question.id]
         (other,) = (fact for fact in facts if fact.subject == plain.subject and fact.relation != plain.relation)
@@ -79,11 +78,11 @@ def test_as_trained_asks_the_prompt_and_the_paraphrases():
 def test_the_beginning_of_the_answer_is_given_away():
     found = attempts("prefix", prefixes=(1, 2))
     assert [attempt.given_tokens for attempt in found] == [1, 2]
-    assert all(attempt.facts.hash == asked(make_facts()).hash for attempt in found)
+    assert all(attempt.facts.hash == make_facts().questions().hash for attempt in found)
 
 
 def test_frames_hold_the_held_out_prompt():
-    plain = [question.prompt for question in asked(make_facts())]
+    plain = [question.prompt for question in make_facts().questions()]
     for frame, wordings in [*WORDED.items(), ("{prompt} says", ("{prompt} says",))]:
         found = attempts(frame)
         assert [attempt.setting for attempt in found] == list(wordings)

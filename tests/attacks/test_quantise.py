@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given as drawn, strategies as st
 
-from mechunlearn.attacks.base import asked
 from mechunlearn.attacks.kinds.grids import NF4, SCHEMES, bin_width, codes
 from mechunlearn.attacks.kinds.quantise import Quantise, below_bin, quantise
 from mechunlearn.errors import UserError
@@ -113,7 +112,7 @@ def test_matrices_inside_the_blocks_are_rounded_along_their_inputs(name, scheme)
         touched += 1
     assert touched >= 4 * model.cfg.n_layers
     assert fingerprint(model) == mark
-    assert attempt.facts.hash == asked(make_facts()).hash
+    assert attempt.facts.hash == make_facts().questions().hash
 
 
 def test_shares_of_small_updates():

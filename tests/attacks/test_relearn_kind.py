@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mechunlearn import training
 from mechunlearn.attacks.attack import attack
-from mechunlearn.attacks.base import Given, asked
+from mechunlearn.attacks.base import Given
 from mechunlearn.attacks.kinds.relearn import Relearn
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Tokens, multiple_choice
@@ -86,7 +86,7 @@ def words(batches: Sequence[Tensor]) -> set[int]:
 
 
 def small(**settings) -> Relearn:
-    return Relearn(**{"epochs": 3, "batch": 2, **settings})
+    return Relearn(**{"epochs": 3, "batch_size": 2, **settings})
 
 
 @pytest.mark.parametrize("form", ["text", "choice"])
@@ -115,7 +115,7 @@ def test_benign_relearning_sees_no_forget_fact(form, data, monkeypatch):
     assert met and not {token(word) for canary in CANARIES.values() for word in canary.values()} & words(met)
     assert token(HELD_OUT) not in words(met)
     assert {attempt.part for attempt in attempts} == {data}
-    forget = {question.id for question in asked(canary_facts().forget)}
+    forget = {question.id for question in canary_facts().forget.questions()}
     assert all(forget <= {question.id for question in attempt.facts} for attempt in attempts)
 
 
@@ -147,14 +147,14 @@ def test_every_proper_subset_is_trained_and_its_complement_asked(folds):
         assert trained and tested and trained.isdisjoint(tested) and trained | tested == set(range(folds))
         assert part == "folds " + "+".join(map(str, sorted(trained)))
         assert {fact.id for fact in train} == {fact.id for fact in facts if fact.fold in trained}
-        assert test.hash == asked(facts.where(fold=tested)).hash
+        assert test.hash == facts.where(fold=tested).questions().hash
     usual = list(Relearn().partings(Given(facts, Facts([]))))
     assert [part for part, _, _ in usual] == [part for part, train, _ in found if len(set(train.folds)) == folds - 1]
 
 
 def test_each_epoch_shows_each_fact_once_in_the_next_phrasing(monkeypatch):
     facts = canary_facts().forget
-    one = Relearn(epochs=4, batch=4)
+    one = Relearn(epochs=4, batch_size=4)
     with watched(monkeypatch) as met:
         epochs = [(met.copy(), met.clear()) for _ in one.learn(toy(), facts, 0)][1:]
     shown: dict[str, list[str]] = {fact.id: [] for fact in facts}
@@ -224,7 +224,7 @@ def test_what_is_trained_moves_and_nothing_else(trainable):
 
 def test_no_epoch_changes_nothing():
     facts = canary_facts()
-    found = attack(toy(), [Relearn(epochs=0)], facts=facts, progress=False).frame
+    found = attack(toy(), facts, suite=[Relearn(epochs=0)], progress=False).frame
     plain, attacked = (found[found["attack"] == name].set_index("question") for name in ("none", "relearn"))
     assert (attacked["step"] == 0).all() and set(attacked["role"]) == {"forget", "near"}
     assert set(attacked.index) == set(plain.index)
@@ -248,7 +248,7 @@ def plain_rows(texts: Sequence[str]) -> list[list[int]]:
 @pytest.mark.parametrize("form", ["text", "choice"])
 def test_a_step_of_sgd_is_that_of_plain_torch(form):
     facts, rate, seed = canary_facts().forget, 0.7, 5
-    one = Relearn(optimizer="sgd", epochs=1, batch=len(facts), learning_rate=rate, form=form)
+    one = Relearn(optimizer="sgd", epochs=1, batch_size=len(facts), learning_rate=rate, form=form)
     *_, (_, after) = one.learn(toy(), facts, seed)
 
     whole = hf(clone(toy())).train()
@@ -273,7 +273,7 @@ def test_a_step_of_sgd_is_that_of_plain_torch(form):
 
 def test_a_twin_beside_itself_recovers_nothing_in_excess():
     suite = [small(learning_rate=0.01, epochs=1), small(learning_rate=0.01, epochs=1, trainable="lora", data="near")]
-    found = attack(toy(), suite, facts=canary_facts(), never_knew=toy(), progress=False)
+    found = attack(toy(), canary_facts(), suite=suite, never_knew=toy(), progress=False)
     for measure in ("correct", "probability"):
         for by in ("setting", "attack"):
             table = found.summary(measure, by=by)
@@ -300,7 +300,7 @@ def test_no_two_settings_have_one_label():
     others = [
         {}, {"data": "near"}, {"data": "text"}, {"subsets": "every"}, {"form": "choice"}, {"trainable": "mlp"},
         {"trainable": "lora"}, {"trainable": "lora", "rank": 4}, {"optimizer": "sgd"}, {"learning_rate": 1e-3},
-        {"epochs": 3}, {"batch": 4},
+        {"epochs": 3}, {"batch_size": 4},
     ]  # fmt: skip
     assert len({Relearn(**other).label for other in others}) == len(others)
     assert Relearn().label == "everything, adamw 0.0003"
@@ -325,7 +325,7 @@ def test_what_is_lacking_is_said(settings, changed, message):
     "wrong",
     [
         {"data": "folder"}, {"subsets": "some"}, {"form": "letters"}, {"trainable": "attention"}, {"epochs": -1},
-        {"batch": 0}, {"optimizer": "lion"}, {"learning_rate": 0.0},
+        {"batch_size": 0}, {"optimizer": "lion"}, {"learning_rate": 0.0},
     ],
 )  # fmt: skip
 def test_wrong_settings(wrong):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mechunlearn import attacks, facts, models
+from mechunlearn import attacks
 from mechunlearn.attacks import ATTACKS, SUITES, Attacks
+from mechunlearn.facts import Facts, organism_text
 from mechunlearn.runs import read_run
 
 from ..reporting import synthetic
@@ -36,8 +38,11 @@ def test_a_table_a_folder_and_a_report(workplace: Path, tmp_path: Path) -> None:
     found = Attacks.load(tmp_path / "run")
     assert set(found.frame["attack"]) == {"none", "quantise", "noise"}
     assert set(found.about["models"]) == {"after", "never-knew"}
-    assert result.stdout.startswith("attack") and "Of the attacks that need no help" in result.stdout
-    lines = [line.split()[0] for line in result.stdout.splitlines()[2:] if line.startswith(("quantise ", "noise "))]
+    assert (
+        result.stdout.startswith("Facts asked in held-out phrasings.\nattack")
+        and "Of the attacks that need no help" in result.stdout
+    )
+    lines = [line.split()[0] for line in result.stdout.splitlines()[3:] if line.startswith(("quantise ", "noise "))]
     assert len(lines) == len(found.summary())
     assert f"mechunlearn report {tmp_path / 'run'}" in result.stdout
     assert call(*command).stdout == result.stdout
@@ -60,21 +65,34 @@ def test_what_a_suite_lacks_is_told(workplace: Path, tmp_path: Path, monkeypatch
 def test_options_arrive(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     seen: dict[str, Any] = {}
 
-    def spy(model: object, suite: object, **options: Any) -> Attacks:
-        seen.update(options, model=model, suite=suite)
+    def spy(model: object, facts: Facts, **options: Any) -> Attacks:
+        seen.update(options, model=model, facts=facts)
         frame = synthetic.attack_frame({("quantise", "int4"): (0.5, 0.1)})
         return Attacks(frame, {"settings": {"left_out": {}}})
 
     monkeypatch.setattr(attacks, "attack", spy)
-    monkeypatch.setattr(models, "load", lambda source, **options: (source, *options.values()))
     text = tmp_path / "text.txt"
     text.write_text("one\n\ntwo\n")
-    rest = ("--out", tmp_path / "out", "--seed", "3", "--batch", "8", "--device", "cpu", "--dtype", "bfloat16")
+    rest = (
+        "--out",
+        tmp_path / "out",
+        "--seed",
+        "3",
+        "--batch-size",
+        "8",
+        "--prompts",
+        "own",
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
+    )
     result = call("attack", "A", "--before", "B", "--never-knew", "N", "--facts", "organism", *rest)
     assert result.exit_code == 0, result.output
-    assert (seen["model"], seen["before"], seen["never_knew"]) == tuple((name, "cpu", "bfloat16") for name in "ABN")
+    assert (seen["model"], seen["before"], seen["never_knew"]) == ("A", "B", "N")
+    assert (seen["device"], seen["dtype"], seen["prompts"]) == ("cpu", "bfloat16", "own")
     assert (seen["suite"], seen["seed"], seen["batch_size"], seen["run"]) == ("default", 3, 8, tmp_path / "out")
-    assert seen["text"] == facts.organism_text("train") and seen["facts"].near
+    assert seen["text"] == organism_text("train") and seen["facts"].near
     call("attack", "A", "--facts", "organism", *rest, "--suite", "noise, prompts", "--text", text)
     assert seen["suite"] == ["noise", "prompts"] and seen["text"] == ["one", "two"] and seen["before"] is None
     call("attack", "A", "--facts", workplace / "facts.jsonl", *rest, "--suite", "noise")
@@ -110,6 +128,7 @@ def test_bad_input(
 
 
 def test_a_wrong_name_is_told_before_any_model_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was opened"))
+    room = sys.modules["mechunlearn.attacks.attack"]
+    monkeypatch.setattr(room, "load_to_ask", lambda *_, **__: pytest.fail("a model was opened"))
     command = ("attack", "./missing", "--facts", "organism", "--suite", "noise,hypnosis", "--out", tmp_path / "o")
     assert_one_line(call(*command), "hypnosis", "quick", "quantise")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mechunlearn.evaluation import MEASURES
-from mechunlearn.runs import read_frame, read_run
+from mechunlearn.evaluation import MEASURES, Evaluation
 
 from ..test_cli import assert_one_line, call, workplace  # noqa: F401 - a fixture
 
@@ -31,31 +30,37 @@ def test_a_table_and_a_folder(workplace: Path, tmp_path: Path) -> None:  # noqa:
     result = call(*command)
     assert result.exit_code == 0, result.output
     head, *rows = result.stdout.splitlines()[2:]
-    assert "Asked by their own prompts" in result.stdout
+    assert result.stdout.splitlines()[1] == "Facts asked in held-out phrasings."
     assert [word for word in head.split() if word in ("forget", "near", "far", "text")] == [
         "forget", "near", "far", "text",
     ]  # fmt: skip
     names = [row.split()[0] for row in rows if row.strip()]
-    table = read_frame(tmp_path / "run" / "frame.parquet")
+    found = Evaluation.load(tmp_path / "run")
+    table = found.summary()
     assert [name for name in names if name in MEASURES] == list(dict.fromkeys(table.measure))
     value = table.set_index(["role", "measure"]).value["far", "answer_probability"]
     assert f"{value:.3f}" in next(row for row in rows if row.startswith("answer_probability"))
     assert set(table.measure) >= {"recall", "rouge_l", "bleu", "text_loss", "text_kl"}
-    assert len(read_frame(tmp_path / "run" / "facts.parquet")) == 12
-    about = read_run(tmp_path / "run")["about"]
-    assert about["before"] and about["facts"]["n"] == 12 and about["texts"] == 2
+    assert len(found.frame) == 12 and len(found.texts) == 2
+    assert found.about["before"] and found.about["facts"]["n"] == 12 and found.about["texts"] == 2
     assert call(*command).stdout == result.stdout
     assert_one_line(call(*command, "--seed", "1"), "other settings", "seed")
 
 
-def test_held_out_prompts_are_asked_where_all_facts_have_them(workplace: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_facts_are_asked_in_the_phrasings_that_are_named(workplace: Path, tmp_path: Path) -> None:  # noqa: F811
     facts = tmp_path / "held.jsonl"
     facts.write_text('{"prompt": "w1", "answer": "w2", "held_out": ["w3", "w4"], "fold": 1}\n')
     base = ("evaluate", workplace / "before", "--facts", facts, "--measures", "recall", "--device", "cpu")
-    result = call(*base, "--by", "fold")
-    assert result.exit_code == 0, result.output
-    assert "Asked by 2 held-out prompts" in result.stdout and result.stdout.splitlines()[-1].endswith(" 1")
-    assert call(*base, "--prompts", "own").stdout.splitlines()[-1].endswith(" 1")
+    for options, asked, told in (
+        ((), ["0#h0", "0#h1"], "Facts asked in held-out phrasings."),
+        (("--prompts", "own"), ["0"], "Facts asked in their own phrasings."),
+        (("--prompts", "all"), ["0", "0#h0", "0#h1"], "Facts asked in all phrasings."),
+    ):
+        folder = tmp_path / f"run{len(asked)}"
+        result = call(*base, *options, "--by", "fold", "--out", folder)
+        assert result.exit_code == 0, result.output
+        assert told in result.stdout and result.stdout.splitlines()[-3].endswith(" 1")
+        assert list(Evaluation.load(folder).frame["question"]) == asked
 
 
 @pytest.mark.parametrize(
@@ -66,8 +71,7 @@ def test_held_out_prompts_are_asked_where_all_facts_have_them(workplace: Path, t
         (["--measures", " , "], ["empty list"]),
         (["--measures", "choice_accuracy"], ["fact '0' has 0 distractors"]),
         (["--text", "missing.txt"], ["missing.txt"]),
-        (["--prompts", "held-out"], ["12 of 12 facts have none"]),
-        (["--prompts", "some"], ["own, held-out"]),
+        (["--prompts", "held-out"], ["held-out", "own, held_out, all"]),
         (["--by", "colour"], ["colour", "role"]),
     ],
 )

@@ -16,8 +16,9 @@ from ..test_cli import assert_one_line, call
 GOOD = {
     "method": "npo", "set": {"beta": 0.3, "retain": "kl"}, "layered": {"folds": 2, "order": [2, 1]},
     "budget": {"kl": 0.02, "near": 1}, "stop": "chance", "patience": 3, "steps": 7, "learning_rate": 1,
-    "optimizer": "sgd", "schedule": "linear", "warmup": 0, "weight_decay": 0, "clip": 1, "batch": 8, "accumulation": 2,
-    "precision": "bf16", "checkpointing": True, "trainable": ["attention", "norms"], "evaluate_every": 5,
+    "optimizer": "sgd", "schedule": "linear", "warmup": 0, "weight_decay": 0, "clip": 1, "batch_size": 8,
+    "accumulation": 2, "precision": "bf16", "checkpointing": True, "trainable": ["attention", "norms"],
+    "evaluate_every": 5, "prompts": "all",
     "text": "held_out.txt", "retain_text": "train.txt",
 }  # fmt: skip
 
@@ -66,7 +67,7 @@ def test_null_is_no_setting_but_for_clip(tmp_path: Path) -> None:
         ("weight_decay", {}, "a number"),
         ("clip", "tight", "a number"),
         ("clip", True, "a number"),
-        ("batch", [8], "a whole number"),
+        ("batch_size", [8], "a whole number"),
         ("accumulation", "2", "a whole number"),
         ("precision", 16, "a word"),
         ("checkpointing", "yes", "true or false"),

@@ -1,6 +1,7 @@
 """The table of what a model knows and what it lost."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from mechunlearn.evaluation import (
     bootstrap_interval,
     evaluate,
     greedy_answers,
-    per_fact,
+    per_question,
     per_text,
     rouge_l,
     score_answers,
@@ -26,7 +27,7 @@ from mechunlearn.evaluation import (
 )
 from mechunlearn.facts import Fact, Facts, Template, tokenize
 from mechunlearn.models import hf
-from mechunlearn.runs import read_frame, read_run
+from mechunlearn.runs import read_run
 
 from .models import bridge
 
@@ -53,7 +54,7 @@ SHORT = {"options": 3, "max_new_tokens": 4}
 
 def test_groups_are_measured_with_intervals():
     model, before = bridge(0), bridge(1)
-    table = evaluate(model, FACTS, TEXTS, before=before, seed=3, **SHORT)
+    table = evaluate(model, FACTS, text=TEXTS, before=before, seed=3, **SHORT).summary()
     assert list(table.columns) == ["role", "measure", "value", "low", "high", "n"]
     assert list(table.role.unique()) == ["forget", "near", "all", "text"]
     row = table[(table.role == "near") & (table.measure == "answer_probability")].iloc[0]
@@ -70,8 +71,8 @@ def test_groups_are_measured_with_intervals():
 
 def test_every_column_is_its_own_function():
     model, before = bridge(0), bridge(1)
-    found = per_fact(model, CHOOSABLE.forget, before=before, seed=5, **SHORT)
-    assert list(found.id) == [fact.id for fact in CHOOSABLE.forget]
+    found = per_question(model, CHOOSABLE.forget, before=before, seed=5, **SHORT)
+    assert list(found.question) == list(found.fact) == [fact.id for fact in CHOOSABLE.forget]
     choices = score_choices(model, CHOOSABLE.forget, options=3, seed=5)
     assert found.choice_probability.to_numpy() == pytest.approx(choices.probability.numpy())
     assert found.choice_accuracy.to_numpy() == pytest.approx(choices.accuracy.numpy())
@@ -93,8 +94,8 @@ def test_every_column_is_its_own_function():
 
 def test_a_model_is_unchanged_against_itself():
     model = bridge()
-    table = evaluate(model, FACTS, TEXTS, before=model, measures=("rouge_l", "bleu", "text_kl"), **SHORT)
-    values = table.groupby("measure").value
+    found = evaluate(model, FACTS, text=TEXTS, before=model, measures=("rouge_l", "bleu", "text_kl"), **SHORT)
+    values = found.summary().groupby("measure").value
     assert values.min().to_dict() == pytest.approx({"bleu": 1, "rouge_l": 1, "text_kl": 0}, abs=1e-6)
 
 
@@ -107,9 +108,9 @@ def test_one_pass_feeds_all_measures_of_the_answer():
 
     counting.tokenizer = bridge().tokenizer
     names = [name for name, measure in MEASURES.items() if measure.made_by == "answer"]
-    found = per_fact(counting, FACTS, measures=names)
+    found = per_question(counting, FACTS, measures=names)
     assert passes == [len(FACTS)] and len(names) == 6
-    assert list(found.columns[6:]) == names
+    assert list(found.columns[7:]) == names
 
 
 def test_recall_is_a_share_of_facts():
@@ -120,7 +121,7 @@ def test_recall_is_a_share_of_facts():
     with torch.no_grad():
         hf(model).model.norm.weight.zero_()
     facts = Facts([Fact("The capital of France is", "Paris"), Fact("a", "City"), Fact("b", "City"), Fact("c", "Paris")])
-    uniform = evaluate(model, facts).set_index("measure").value
+    uniform = evaluate(model, facts).summary().set_index("measure").value
     assert uniform["answer_probability"] == pytest.approx(1 / len(model.tokenizer))
     assert uniform["rank"] == pytest.approx((len(model.tokenizer) + 1) / 2)
 
@@ -130,27 +131,28 @@ def test_recall_is_a_share_of_facts():
         return logits
 
     says_paris.tokenizer = model.tokenizer
-    assert evaluate(says_paris, facts).set_index("measure").value["recall"] == 0.5
+    assert summarise(per_question(says_paris, facts)).set_index("measure").value["recall"] == 0.5
 
 
 def test_groups_may_be_finer():
-    table = evaluate(bridge(), FACTS, TEXTS, by=("role", "domain"))
+    found = evaluate(bridge(), FACTS, text=TEXTS)
+    table = found.summary(by=("role", "domain"))
     sizes = table[table.measure == "recall"].set_index(["role", "domain"]).n
     roles = ("forget", "near", "all")
     assert sizes.to_dict() == {(role, "books"): 2 for role in roles} | {(role, "cities"): 4 for role in roles}
     assert table[table.role == "text"].domain.isna().all()
-    folds = evaluate(bridge(), FACTS, by=("fold",), measures=("recall",))
-    assert folds.set_index("fold").n.to_dict() == {"1": 9, "0": 6, "all": 3}
+    folds = found.summary(by=("fold",))
+    assert folds[folds.measure == "recall"].set_index("fold").n.to_dict() == {"1": 9, "0": 6, "all": 3}
 
 
 def test_facts_with_too_few_distractors_do_not_count_by_default():
-    table = evaluate(bridge(), CHOOSABLE).set_index(["measure", "role"])
+    table = evaluate(bridge(), CHOOSABLE).summary().set_index(["measure", "role"])
     for measure in ("choice_accuracy", "choice_probability", "truth_ratio_geometric", "true_better_arithmetic"):
         assert table.n[measure].to_dict() == {"forget": 6, "near": 1, "far": 1}
     assert set(table.n["recall"]) == {6}
-    none = evaluate(bridge(), FACTS)
+    none = evaluate(bridge(), FACTS).summary()
     assert not {"choice_accuracy", "truth_ratio_geometric"} & set(none.measure)
-    missing = per_fact(bridge(), CHOOSABLE, measures=None)["choice_accuracy"].isna()
+    missing = per_question(bridge(), CHOOSABLE, measures=None)["choice_accuracy"].isna()
     assert missing.sum() == 10
 
 
@@ -162,10 +164,10 @@ def test_a_measure_asked_for_by_name_is_not_thinned_out(measure):
 
 def test_the_facts_template_is_used_and_may_be_replaced():
     asked = Facts(CHOOSABLE, template=Template("Question: {prompt}\nAnswer:"))
-    plain = per_fact(bridge(), CHOOSABLE)
+    plain = per_question(bridge(), CHOOSABLE)
     columns = ["answer_logprob", "truth_ratio_geometric"]
-    assert not np.allclose(per_fact(bridge(), asked)[columns], plain[columns], equal_nan=True)
-    pd.testing.assert_frame_equal(per_fact(bridge(), asked, template=Template()), plain)
+    assert not np.allclose(per_question(bridge(), asked)[columns], plain[columns], equal_nan=True)
+    pd.testing.assert_frame_equal(per_question(bridge(), asked, template=Template()), plain)
 
 
 def test_text_is_measured_passage_by_passage():
@@ -188,8 +190,6 @@ def test_every_measure_says_what_it_is():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": ("roles",)}, "roles"),
-        ({"by": ()}, "nothing"),
         ({"measures": ("recal",)}, "recal.*measures are recall, answer_probability"),
         ({"measures": ()}, "nothing"),
         ({"measures": ("rouge_l",)}, "rouge_l needs `before`"),
@@ -198,7 +198,6 @@ def test_every_measure_says_what_it_is():
         ({"facts": Facts([])}, "no facts"),
         ({"facts": Facts([Fact("p", None)])}, "fill answers first"),
         ({"facts": CHOOSABLE.forget, "options": 1}, "2 to 26"),
-        ({"before": lambda ids, attention_mask: None}, "load()"),
         ({"facts": CHOOSABLE, "before": bridge(), "max_new_tokens": 99}, "context"),
     ],
 )
@@ -208,9 +207,15 @@ def test_bad_input_is_refused(options, message):
         evaluate(bridge(), given.pop("facts", FACTS), **given)
 
 
+@pytest.mark.parametrize(("by", "message"), [(("roles",), "roles"), ((), "nothing")])
+def test_groups_that_facts_do_not_make_are_refused(by, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(bridge(), FACTS, measures=("recall",)).summary(by)
+
+
 def test_facts_and_text_do_not_mix():
     with pytest.raises(UserError, match="text_loss needs `text`"):
-        per_fact(bridge(), FACTS, measures=("text_loss",))
+        per_question(bridge(), FACTS, measures=("text_loss",))
     with pytest.raises(UserError, match="measures of general text are"):
         per_text(bridge(), TEXTS, measures=("recall",))
 
@@ -221,24 +226,50 @@ def test_logits_that_are_no_numbers_are_refused():
 
     broken.tokenizer = bridge().tokenizer
     with pytest.raises(NotFiniteError):
-        evaluate(broken, FACTS)
+        per_question(broken, FACTS)
+
+
+@pytest.mark.parametrize("prompts", ["own", "held_out", "all"])
+def test_every_question_is_asked_by_its_prompt(prompts):
+    model = bridge()
+    phrased = {"prompt": "The capital of", "paraphrases": ("The City is",), "held_out": ("New", "born in")}
+    facts = Facts([replace(CHOOSABLE.forget[0], **phrased), CHOOSABLE.forget[1]])
+    found = evaluate(model, facts, prompts=prompts, **SHORT)
+    questions = facts.questions(prompts)
+    assert list(found.frame["question"]) == [question.id for question in questions]
+    assert set(found.frame["fact"]) == {fact.id for fact in facts}
+    scores = score_answers(model, tokenize(questions, model.tokenizer))
+    assert found.frame["answer_logprob"].to_numpy() == pytest.approx(scores.logprob.double().numpy(), rel=1e-5)
+    for question, row in zip(questions, found.frame.itertuples(), strict=True):
+        alone = score_truth(model, [question]).geometric.exp()  # asked in the same phrasing, and no other
+        assert row.truth_ratio_geometric == pytest.approx(float(min(alone, 1 / alone)))
+    recall = found.summary().set_index("measure").loc["answer_logprob"]
+    assert recall["n"] == 2  # facts, whatever the number of questions
+    assert recall["value"] == pytest.approx(found.frame.groupby("fact")["answer_logprob"].mean().mean())
+    assert found.about["settings"]["prompts"] == prompts
+
+
+def test_only_text_may_be_measured():
+    found = evaluate(bridge(), FACTS, text=TEXTS, measures=("text_loss",))
+    assert list(found.frame) == ["question", "fact", "subject", "relation", "domain", "fold", "role"]
+    assert list(found.summary()["measure"]) == ["text_loss"]
 
 
 def test_a_run_folder_keeps_everything_and_is_read_again(tmp_path, monkeypatch):
     model, before = bridge(0), bridge(1)
-    options = {"before": before, "by": ("role", "fold"), "run": tmp_path / "run", **SHORT}
-    table = evaluate(model, FACTS, TEXTS, **options)
+    options = {"text": TEXTS, "before": before, "run": tmp_path / "run", **SHORT}
+    found = evaluate(model, FACTS, **options)
     kept = {path.name for path in (tmp_path / "run").glob("*")}
-    assert kept == {"run.json", "frame.parquet", "facts.parquet", "texts.parquet"}
-    facts = read_frame(tmp_path / "run" / "facts.parquet")
-    again = summarise(facts, read_frame(tmp_path / "run" / "texts.parquet"), by=("role", "fold"))
-    pd.testing.assert_frame_equal(again, table)
+    assert kept == {"run.json", "frame.parquet", "texts.parquet"}
     run = read_run(tmp_path / "run")
     assert run["kind"] == "evaluation" and run["about"]["facts"]["hash"] == FACTS.hash
     assert run["about"]["measures"]["rank"]["direction"] == MEASURES["rank"].direction
-    monkeypatch.setattr(sys.modules["mechunlearn.evaluation.evaluate"], "per_fact", None)  # would fail if it were asked
-    pd.testing.assert_frame_equal(evaluate(model, FACTS, TEXTS, **options), table)
+    room = sys.modules["mechunlearn.evaluation.evaluate"]
+    monkeypatch.setattr(room, "per_question", None)  # would fail if it were asked
+    again = evaluate(model, FACTS, **options)
+    pd.testing.assert_frame_equal(again.frame, found.frame)
+    pd.testing.assert_frame_equal(again.texts, found.texts)
+    assert again.about == found.about
+    pd.testing.assert_frame_equal(again.summary(("role", "fold")), found.summary(("role", "fold")))
     with pytest.raises(UserError, match=r"other settings.*model"):
-        evaluate(before, FACTS, TEXTS, **options)
-    with pytest.raises(UserError, match="opened with load"):
-        evaluate(lambda ids, attention_mask: None, FACTS, run=tmp_path / "other")
+        evaluate(before, FACTS, **options)

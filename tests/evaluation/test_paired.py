@@ -12,7 +12,9 @@ N = 40
 
 
 def frame(recall, **more) -> pd.DataFrame:
-    labels = {"id": [f"f{i}" for i in range(N)], "role": ["forget", "near"] * (N // 2)}
+    labels = {name: [f"f{i}" for i in range(N)] for name in ("question", "fact")} | {
+        "role": ["forget", "near"] * (N // 2)
+    }
     return pd.DataFrame({**labels, "recall": recall, **more})
 
 
@@ -48,7 +50,7 @@ def test_a_fact_counts_where_both_have_a_value():
 def test_what_cannot_be_paired_is_refused():
     with pytest.raises(UserError, match="only one has 'f9'"):
         paired(frame(0.0), frame(0.0).drop(index=9))
-    with pytest.raises(UserError, match="'f0' is there twice"):
+    with pytest.raises(UserError, match="question 'f0' is there twice"):
         paired(frame(0.0), pd.concat([frame(0.0)] * 2))
     with pytest.raises(UserError, match="no measure in common"):
         paired(frame(0.0), frame(0.0).drop(columns="recall"))

@@ -10,7 +10,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from mechunlearn import UserError, clone
-from mechunlearn.attacks import ATTACKS, Attack, Attempt, Given, asked_with_near, matrices
+from mechunlearn.attacks import ATTACKS, Attack, Attempt, Given, matrices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Prune(Attack):
             raise UserError("prune: shares must be numbers between 0 and 1")
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        copied, questions = clone(model), asked_with_near(given)
+        copied, questions = clone(model), given.questions()
         for share in self.shares:
             for source, target in zip(matrices(model), matrices(copied), strict=True):
                 with torch.no_grad():  # not around the yield: whoever asks decides that for themselves

@@ -115,11 +115,11 @@ def test_an_attack_prunes_a_copy(pair: tuple, workplace: Path) -> None:  # noqa:
 def test_an_attack_beside_the_twin(pair: tuple, workplace: Path, tmp_path: Path) -> None:  # noqa: F811
     use(HERE / "prune.py")
     facts = mu.Facts.read(workplace / "facts.jsonl")
-    options = {"facts": facts, "never_knew": pair[0], "run": tmp_path / "run", "progress": False}
-    found = mu.attack(pair[1], ["prune"], **options)
+    options = {"suite": ["prune"], "never_knew": pair[0], "run": tmp_path / "run", "progress": False}
+    found = mu.attack(pair[1], facts, **options)
     rows = found.frame[found.frame["attack"] == "prune"]
     assert set(rows["model"]) == {"after", "never-knew"} and rows["setting"].nunique() == 3
-    assert mu.attack(pair[1], ["prune"], **options).frame.equals(found.frame)
+    assert mu.attack(pair[1], facts, **options).frame.equals(found.frame)
     assert "prune" in set(found.summary(by="attack")["attack"])
 
 

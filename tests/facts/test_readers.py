@@ -55,7 +55,7 @@ def test_counterfact():
     neighbour = facts.near[0]
     assert (neighbour.id, neighbour.answer, neighbour.subject) == ("0/near/0", "French", None)
     assert neighbour.prompt == "The mother tongue of Léon Blum is"
-    assert [fact.id for fact in facts.held_out][:3] == ["0#h0", "0#h1", "1#h0"]
+    assert [fact.id for fact in facts.forget.questions()][:3] == ["0#h0", "0#h1", "1#h0"]
 
 
 def test_conceptvectors():

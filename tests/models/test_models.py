@@ -102,6 +102,16 @@ def test_compare_refuses_another_tokenizer(tmp_path):
         compare(*pair)
 
 
+def test_a_module_has_the_tokenizer_of_the_folder_that_it_was_read_from(tmp_path):
+    words = word_level(["a", "b", "c"], tmp_path / "words")
+    save(load(tiny("llama"), device="cpu", tokenizer=words), tmp_path / "model")
+    module = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert load(module).tokenizer.get_vocab() == words.get_vocab()
+    other = word_level(["d"], tmp_path / "other")
+    assert load(module, tokenizer=other).tokenizer is other
+    assert load(tiny("llama")).tokenizer is None
+
+
 def test_compatibility_mode_is_refused():
     model = load(tiny("llama"), device="cpu")
     model.enable_compatibility_mode(no_processing=True)

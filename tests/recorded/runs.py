@@ -102,20 +102,18 @@ def unlearned(method) -> dict[str, pd.DataFrame]:
 
 def attacked(*attacks) -> dict[str, pd.DataFrame]:
     found = mu.attack(
-        damaged(), attacks, facts=facts(), before=organism(), never_knew=mu.load("organism:never-knew", device="cpu"),
+        damaged(), facts(), suite=attacks, before=organism(), never_knew=mu.load("organism:never-knew", device="cpu"),
         text=mu.organism_text("train")[:16], progress=False,
     )  # fmt: skip
     return {"frame": found.frame}
 
 
 def evaluated() -> dict[str, pd.DataFrame]:
-    from mechunlearn.evaluation import per_fact, per_text
-
-    options = {"before": organism()}
-    return {
-        "facts": per_fact(damaged(), facts().held_out, letters=False, **options),
-        "texts": per_text(damaged(), mu.organism_text()[:20], **options),
-    }
+    found = mu.evaluate(
+        damaged(), facts(), text=mu.organism_text()[:20], before=organism(), letters=False, batch_size=32,
+        progress=False,
+    )  # fmt: skip
+    return {"facts": found.frame.rename(columns={"question": "id"}), "texts": found.texts}
 
 
 def relearned() -> dict[str, pd.DataFrame]:

@@ -154,7 +154,7 @@ def about(n: int = 24, **changes: object) -> dict[str, object]:
             "relative_change": {"mlp_keys": {"mean": 0.021, "max": 0.03}},
         },
         "noise_floor": dict.fromkeys(METRICS, 1e-6),
-        "settings": {"sites": list(SHAPES), "batch": 16},
+        "settings": {"sites": list(SHAPES), "batch_size": 16},
         "versions": {"mechunlearn": "0.1.0", "torch": "2.13.0"},
         "windows": {"sliding(5)": [[0, 2], [0, 3]], "single": [[0, 0]], "all": [[0, 5]]},
         "positions": "all",
@@ -196,7 +196,7 @@ def write_unlearning(folder: Path, steps: int = 60) -> Path:
                 "kind": "unlearning",
                 "settings": {"method": "NPO", "beta": 0.1},
                 "about": {
-                    "settings": {"method": "NPO", "budget": {"kl": 0.1}},
+                    "settings": {"method": "NPO", "budget": {"kl": 0.1}, "prompts": "held_out"},
                     "stopped": "all steps done",
                     "step": int(step[-1]),
                 },
@@ -265,7 +265,8 @@ def write_attacks(folder: Path, table: pd.DataFrame, left_out: dict[str, str] | 
         "attacks": [{"attack": "relearn", "learning_rate": 3e-4}, {"attack": "prompts", "frames": ["few-shot"]}],
         "left_out": left_out or {},
         "facts": "ab" * 32,
-        "models": {"after": "cd" * 16, "before": None},
+        "models": {"after": "cd" * 16},
+        "prompts": "held_out",
         "seed": 0,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,16 +281,24 @@ def write_attacks(folder: Path, table: pd.DataFrame, left_out: dict[str, str] | 
     return folder
 
 
-def write_evaluation(folder: Path, groups: tuple[str, ...] = ("forget", "near", "text"), **about: object) -> Path:
-    rows = [(group, "text_loss" if group == "text" else "recall", 0.25, 0.125, 0.5, 32) for group in groups]
+def write_evaluation(folder: Path, groups: tuple[str, ...] = ("forget", "near", "text"), **changes: object) -> Path:
+    """Of every group a quarter of 32 facts are known; what is measured of 8 texts is the same everywhere."""
     measures = {
         "recall": {"what": "greedy decoding gives the answer", "direction": "1 = known, 0 = not"},
         "text_loss": {"what": "general text", "direction": "0 = foreseen"},
     }
-    told = {"model": "runs/npo/model", "before": "organism", "facts": {"name": "organism"}, "measures": measures}
+    rows = [(f"{group}/{fact}", group, fact % 4 == 0) for group in groups if group != "text" for fact in range(32)]
+    names = [name for name, _, _ in rows]
+    table = pd.DataFrame({"question": names, "fact": names, "role": [role for _, role, _ in rows]})
+    if rows:
+        table["recall"] = [float(known) for _, _, known in rows]
+    texts = pd.DataFrame({"tokens": [10] * 8, "text_loss": [0.25] * 8} if "text" in groups else {"tokens": []})
+    settings = {"options": 4, "seed": 0, "prompts": "held_out"}
+    told = {"settings": settings, "model": "runs/npo/model", "before": "organism", "facts": {"name": "organism"}}
+    about = told | {"measures": measures} | changes
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"kind": "evaluation", "settings": {"options": 4, "seed": 0}, "about": told | about, "versions": {}}
+    content = {"kind": "evaluation", "settings": settings, "about": about, "versions": {}}
     (folder / "run.json").write_text(json.dumps(content))
-    table = pd.DataFrame(rows, columns=["role", "measure", "value", "low", "high", "n"])
     table.to_parquet(folder / "frame.parquet")
+    texts.to_parquet(folder / "texts.parquet")
     return folder

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mechunlearn.errors import UserError
+from mechunlearn.evaluation import Evaluation
 from mechunlearn.reporting import attack_table, report
 from mechunlearn.reporting.sections.attacks import AttackWords, by_setting
 
@@ -112,12 +113,19 @@ def test_no_curve_where_no_attack_goes_in_steps(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_alone(tmp_path: Path) -> None:
-    text = text_of(report(synthetic.write_evaluation(tmp_path / "asked")))
+    folder = synthetic.write_evaluation(tmp_path / "asked")
+    text = text_of(report(folder))
     head = text[text.index("measure forget") :]
     assert head.startswith("measure forget near text what it is")
-    assert "recall 0.250 [0.125, 0.500] 32 0.250 [0.125, 0.500] 32 greedy decoding" in text
+    summary = Evaluation.load(folder).summary().set_index(["role", "measure"])
+    low, high = summary.loc[("forget", "recall"), ["low", "high"]]
+    assert f"recall 0.250 [{low:.3f}, {high:.3f}] 32 0.250 [{low:.3f}, {high:.3f}] 32 greedy decoding" in text
+    assert "text loss 0.250 [0.250, 0.250] 8" in " ".join(text.split())
     assert "1 = known, 0 = not" in text and "0 = foreseen" in text
-    assert "runs/npo/model , compared with organism" in text and "Nothing was dissected" in text
+    assert (
+        "runs/npo/model , compared with organism ; facts asked in held-out phrasings" in text
+        and "Nothing was dissected" in text
+    )
 
 
 def test_all_kinds_of_one_run_stand_on_one_page(tmp_path: Path) -> None:
@@ -150,7 +158,7 @@ def test_unfinished_and_broken_runs(tmp_path: Path) -> None:
     (begun / "run.json").write_text('{"kind": "attacks", "settings": {}, "about": {}}')
     assert "begun (not finished)" in text_of(report(tmp_path))
     pd.DataFrame({"measure": ["recall"]}).to_parquet(done / "frame.parquet")
-    with pytest.raises(UserError, match=r"frame\.parquet: no column value"):
+    with pytest.raises(UserError, match=r"frame\.parquet: no column question, fact, role"):
         report(tmp_path)
     frame = synthetic.attack_frame({PROMPT: (0.2, 0.3)})
     other = synthetic.write_attacks(tmp_path / "other", frame[frame["attack"] == "none"])

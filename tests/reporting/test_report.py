@@ -144,7 +144,8 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     synthetic.write_unlearning(tmp_path)
     text = report(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was dissected" in text and "No attack was run" in text
-    assert "Recall of the facts to forget from 100.0% to 1.8%" in text and "KL of 0.0491 nats" in text
+    assert "Recall of the facts to forget from 100.0% to 1.8%" in text and "asked in held-out phrasings." in text
+    assert "KL of 0.0491 nats" in text
     assert "The loss on general text rose by 4.9%" in text and "not specific" not in text
 
 

@@ -10,7 +10,7 @@ from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import hf, load
 from mechunlearn.training import Settings, train
 from mechunlearn.unlearning.data.batches import Divisors, Part
-from mechunlearn.unlearning.data.rows import fact_rows, spread
+from mechunlearn.unlearning.data.rows import fact_rows
 from mechunlearn.unlearning.step import look
 
 COLOURS = ("red", "green", "blue", "dark grey")
@@ -46,7 +46,7 @@ def word_tokenizer(facts: Facts) -> PreTrainedTokenizerFast:
     """One token a word of the facts and of `TEXT`."""
     core = Tokenizer(models.WordLevel(unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    everything = spread(facts, lambda fact: (fact.prompt, *fact.paraphrases, *fact.held_out))
+    everything = facts.questions("all")
     words = [f"{fact.prompt} {fact.answer}" for fact in everything] + list(TEXT)
     core.train_from_iterator(words, trainers.WordLevelTrainer(special_tokens=["<unk>", "<s>", "<pad>"]))
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", pad_token="<pad>")
@@ -61,7 +61,7 @@ def knowing_model(facts: Facts) -> TransformerBridge:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=False,
     )  # fmt: skip
     model = load(LlamaForCausalLM(config), tokenizer=tokenizer)
-    rows = fact_rows(spread(facts, lambda fact: (fact.prompt, *fact.paraphrases, *fact.held_out)), model)
+    rows = fact_rows(facts.questions("all"), model)
     part = Part(
         rows.tokens, rows.valid, rows.weight, rows.fold,
         Divisors(float(len(rows)), float(rows.tokens.predicts.sum()), float(rows.valid.sum())),

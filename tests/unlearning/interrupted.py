@@ -24,7 +24,7 @@ from mechunlearn.unlearning import (
     CircuitBreakers,
     GradientDifference,
     Layered,
-    UnlearningRun,
+    Unlearning,
     run,
     unlearn,
 )
@@ -33,7 +33,7 @@ from mechunlearn.unlearning.loop import checkpoints, stage
 from .conftest import TEXT
 
 OPTIONS: dict[str, Any] = {
-    "text": TEXT, "steps": 8, "learning_rate": 2e-3, "batch": 4, "evaluate_every": 2, "progress": False,
+    "text": TEXT, "steps": 8, "learning_rate": 2e-3, "batch_size": 4, "evaluate_every": 2, "progress": False,
 }  # fmt: skip
 
 # A budget under which the run goes back several times before it ends.
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def go(case: str, model: TransformerBridge, facts: Facts, folder: Path | None, **changed: Any) -> UnlearningRun:
+def go(case: str, model: TransformerBridge, facts: Facts, folder: Path | None, **changed: Any) -> Unlearning:
     method, options = CASES[case]
     return unlearn(model, method, facts.forget, facts.retain, run=folder, **OPTIONS | options | changed)
 

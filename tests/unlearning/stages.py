@@ -6,7 +6,7 @@ from mechunlearn.models import hf, slots
 from mechunlearn.unlearning import NPO, unlearn
 from mechunlearn.unlearning.method import Method
 
-QUICK = {"steps": 4, "learning_rate": 2e-3, "batch": 8, "evaluate_every": 2, "progress": False}
+QUICK = {"steps": 4, "learning_rate": 2e-3, "batch_size": 8, "evaluate_every": 2, "progress": False}
 
 
 def run(model, facts, method: Method | None = None, **options):

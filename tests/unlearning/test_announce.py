@@ -11,7 +11,7 @@ from mechunlearn.unlearning.loop import stage
 from ..architectures import tiny
 from .conftest import TEXT
 
-QUICK = {"steps": 4, "batch": 3, "evaluate_every": 4, "learning_rate": 1e-4}
+QUICK = {"steps": 4, "batch_size": 3, "evaluate_every": 4, "learning_rate": 1e-4}
 
 
 def said(monkeypatch, model, method, facts, **options) -> tuple[str, object]:
@@ -67,7 +67,7 @@ def test_parts_of_a_model_that_it_does_not_read_are_not_counted(knowing, facts, 
 
 def test_checkpointing_and_pieces_take_less(knowing, facts, monkeypatch):
     def memory(**options) -> int:
-        line, _ = said(monkeypatch, knowing, NPO(), facts, batch=400, steps=1, **options)
+        line, _ = said(monkeypatch, knowing, NPO(), facts, batch_size=400, steps=1, **options)
         return number(line, r"about ([\d,]+) MiB of memory")
 
     whole = memory()

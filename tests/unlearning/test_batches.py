@@ -13,7 +13,7 @@ from mechunlearn.facts import Tokens
 from mechunlearn.models import clone, hf
 from mechunlearn.unlearning import NPO, GradientDifference
 from mechunlearn.unlearning.data.batches import Draws, Sources, assemble, draw
-from mechunlearn.unlearning.data.rows import Rows, fact_rows, shown, spread, text_rows, with_distractors
+from mechunlearn.unlearning.data.rows import Rows, fact_rows, text_rows, trained, with_distractors
 from mechunlearn.unlearning.step import Step
 
 from .conftest import TEXT
@@ -21,7 +21,7 @@ from .conftest import TEXT
 
 @pytest.fixture(scope="module")
 def sources(knowing, facts) -> Sources:
-    phrasings, kept = spread(facts.forget, shown), spread(facts.retain, shown)
+    phrasings, kept = trained(facts.forget), trained(facts.retain)
     return Sources(
         fact_rows(phrasings, knowing),
         fact_rows(kept, knowing, group=lambda fact: fact.role),

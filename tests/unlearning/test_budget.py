@@ -22,7 +22,7 @@ START = {
     "forget_recall": 1.0, "forget_probability": 0.9, "near_recall": 0.8, "far_recall": 1.0,
     "text_loss": 2.0, "text_kl": 0.0, "text_entropy": 2.0,
 }  # fmt: skip
-QUICK = {"steps": 12, "learning_rate": 4e-3, "batch": 8, "evaluate_every": 2, "progress": False, "text": TEXT}
+QUICK = {"steps": 12, "learning_rate": 4e-3, "batch_size": 8, "evaluate_every": 2, "progress": False, "text": TEXT}
 
 
 def referee(budget: Budget | None = None, **more) -> Referee:

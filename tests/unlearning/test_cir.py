@@ -10,7 +10,7 @@ from mechunlearn.models import clone, hf
 from mechunlearn.training import Settings, Trainer, borrowed
 from mechunlearn.unlearning import CIR, METHODS, NPO, Budget, GradientAscent, kept_row, unlearn
 from mechunlearn.unlearning.data.batches import Piece, Sources, assemble, draw
-from mechunlearn.unlearning.data.rows import fact_rows, shown, spread, text_rows
+from mechunlearn.unlearning.data.rows import fact_rows, text_rows, trained
 from mechunlearn.unlearning.options import Options
 
 from .conftest import TEXT
@@ -23,8 +23,8 @@ class Run:
 
     def __init__(self, method: CIR, knowing, facts, rows: int = 8, trainable: tuple[str, ...] | None = None) -> None:
         self.method, self.start, self.after = method, knowing, clone(knowing)
-        forget = fact_rows(spread(facts.forget, shown), knowing)
-        self.sources = Sources(forget, fact_rows(spread(facts.retain, shown), knowing), text=text_rows(TEXT, knowing))
+        forget = fact_rows(trained(facts.forget), knowing)
+        self.sources = Sources(forget, fact_rows(trained(facts.retain), knowing), text=text_rows(TEXT, knowing))
         if method.uses_start_nll:
             self.sources = self.sources.with_start(knowing, 8)
         self.parameters = Options(trainable=trainable).parameters(method, self.after)
@@ -178,7 +178,7 @@ def test_every_loss_can_be_its_objective(knowing, facts, objective):
     loss = replace(loss, refusals=("dark grey",)) if hasattr(loss, "refusals") else loss  # words of the tiny tokenizer
     method = CIR(objective=loss, activations=2, gradients=2)
     run = unlearn(
-        knowing, method, facts.forget, facts.retain, text=TEXT, retain_text=TEXT, steps=4, batch=4, progress=False
+        knowing, method, facts.forget, facts.retain, text=TEXT, retain_text=TEXT, steps=4, batch_size=4, progress=False
     )
     assert run.frame["loss"].iloc[-1] == pytest.approx(run.frame["loss_forget"].iloc[-1])
     changed = {
@@ -195,7 +195,7 @@ def test_faithful_ends_outside_its_budget_and_the_default_goes_back(knowing, fac
         method = CIR(objective=GradientAscent(), activations=1, gradients=0, step_norm=1.0, faithful=faithful)
         run = unlearn(
             knowing, method, facts.forget, facts.retain, text=TEXT, budget=Budget(kl=0.02, halvings=2),
-            steps=20, batch=8, evaluate_every=1, progress=False,
+            steps=20, batch_size=8, evaluate_every=1, progress=False,
         )  # fmt: skip
         ends[faithful] = run.frame
         assert "budget reached" in run.about["stopped"]
@@ -230,5 +230,5 @@ def test_bad_use_is_named(knowing, facts):
 
 def test_npo_as_objective_starts_from_the_start_models_likelihood(knowing, facts):
     method = CIR(objective=NPO(beta=0.1), activations=0, gradients=0)
-    run = unlearn(knowing, method, facts.forget, facts.retain, steps=1, batch=8, evaluate_every=1, progress=False)
+    run = unlearn(knowing, method, facts.forget, facts.retain, steps=1, batch_size=8, evaluate_every=1, progress=False)
     assert run.frame["loss_forget"].iloc[-1] == pytest.approx(2 / 0.1 * 0.6931472, rel=1e-5)

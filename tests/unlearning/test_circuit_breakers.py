@@ -127,7 +127,7 @@ def test_adapters_leave_the_maximum_of_the_cosine(knowing, facts):
     """With B at zero there is no gradient in float32, and a run would end where it began."""
     method = CircuitBreakers(lora_rank=2, lora_alpha=2, targets=(1, 2))
     run = unlearn(
-        knowing, method, facts.forget, facts.retain, steps=30, batch=8, learning_rate=3e-2, evaluate_every=15,
+        knowing, method, facts.forget, facts.retain, steps=30, batch_size=8, learning_rate=3e-2, evaluate_every=15,
         progress=False,
     )  # fmt: skip
     cosines = run.frame["loss_forget"].tolist()[1:]

@@ -21,7 +21,7 @@ from mechunlearn.unlearning.step import Step
 from .conftest import TEXT
 from .test_resume import digest
 
-QUICK = {"steps": 3, "learning_rate": 2e-3, "batch": 8, "evaluate_every": 3, "progress": False}
+QUICK = {"steps": 3, "learning_rate": 2e-3, "batch_size": 8, "evaluate_every": 3, "progress": False}
 
 
 def some(count: int, folds: list[int] | None = None) -> Facts:

@@ -60,7 +60,7 @@ class Broken(Greedy):
 @pytest.mark.parametrize(("batch", "accumulation", "pieces"), [(8, 1, 4), (8, 2, 4), (7, 3, 6), (5, 1, 2)])
 def test_out_of_memory_splits_the_step(knowing, facts, caplog, monkeypatch, method, batch, accumulation, pieces):
     monkeypatch.setattr(type(method), "limit", -(-batch // pieces))
-    options = {"batch": batch, "accumulation": accumulation, "text": TEXT}
+    options = {"batch_size": batch, "accumulation": accumulation, "text": TEXT}
     with caplog.at_level(logging.WARNING):
         split = run(knowing, facts, method, **options)
     assert f"out of memory: from step 0 on, each step is split into {pieces} pieces" in caplog.text

@@ -29,7 +29,7 @@ from .conftest import TEXT
 from .formulas import LOSSES
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
-SHORT: dict[str, Any] = {"steps": 3, "evaluate_every": 3, "batch": 8, "schedule": "constant", "progress": False}
+SHORT: dict[str, Any] = {"steps": 3, "evaluate_every": 3, "batch_size": 8, "schedule": "constant", "progress": False}
 
 
 def speakable(method: Method) -> Method:

@@ -20,8 +20,8 @@ from mechunlearn.unlearning.options import Options
         ({"warmup": -1}, "warmup must be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"clip": 0.0}, "clip must be positive"),
-        ({"batch": 0}, "batch must be at least 1"),
-        ({"batch": 2, "accumulation": 3}, "a batch of 2 rows cannot be split into accumulation=3 parts"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 2, "accumulation": 3}, "batch_size=2 rows cannot be split into accumulation=3 parts"),
         ({"accumulation": 0}, "accumulation must be at least 1"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
         ({"patience": 0}, "patience must be at least 1"),
@@ -37,7 +37,7 @@ def test_values_that_make_no_sense(changed, message):
 def test_settings_of_the_training_loop():
     options = Options(
         steps=7, learning_rate=1e-3, optimizer="sgd", schedule="cosine", warmup=2, weight_decay=0.1, clip=None,
-        batch=4, accumulation=2, precision="bf16", seed=5,
+        batch_size=4, accumulation=2, precision="bf16", seed=5,
     )  # fmt: skip
     assert options.settings() == Settings(
         7, 1e-3, "sgd", weight_decay=0.1, warmup=2, schedule="cosine", clip=None, accumulation=2, seed=5,

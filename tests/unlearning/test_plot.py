@@ -10,7 +10,7 @@ from .conftest import TEXT
 
 
 def about(budget: dict | None = None, stopped: str = "all steps done") -> dict:
-    return {"settings": {"method": "npo", "budget": budget}, "stopped": stopped}
+    return {"settings": {"method": "npo", "budget": budget, "prompts": "held_out"}, "stopped": stopped}
 
 
 def table(**more) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def test_without_text_there_is_one_panel():
     figure = plot(table().drop(columns=["text_kl", "text_loss"]), about())
     assert "yaxis2" not in figure.layout
     assert "general text" not in traces(figure)
-    assert words(figure) == {"Recall, phrasings held out"}
+    assert words(figure) == {"Recall, asked in held-out phrasings"}
 
 
 def test_stages_are_marked():
@@ -85,7 +85,7 @@ def test_stages_are_marked():
 
 
 def test_runs_can_be_drawn(knowing, facts):
-    options = {"steps": 2, "learning_rate": 6e-3, "batch": 4, "evaluate_every": 1, "progress": False, "text": TEXT}
+    options = {"steps": 2, "learning_rate": 6e-3, "batch_size": 4, "evaluate_every": 1, "progress": False, "text": TEXT}
     for method, budget in ((NPO(), Budget(kl=0.01, halvings=1)), (Layered(method=NPO(), folds=4), None)):
         result = unlearn(knowing, method, facts.forget, facts.retain, budget=budget, **options)
         figure = result.plot()

@@ -17,7 +17,7 @@ from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf
 from mechunlearn.runs import read_run
-from mechunlearn.unlearning import NPO, RefusalDPO, UnlearningRun, unlearn
+from mechunlearn.unlearning import NPO, RefusalDPO, Unlearning, unlearn
 from mechunlearn.unlearning.loop import stage
 
 from .conftest import TEXT
@@ -42,7 +42,7 @@ def digest(model: TransformerBridge) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def same(one: UnlearningRun, other: UnlearningRun) -> None:
+def same(one: Unlearning, other: Unlearning) -> None:
     assert digest(one.model) == digest(other.model)
     assert one.about == other.about
     pd.testing.assert_frame_equal(one.frame.drop(columns="seconds"), other.frame.drop(columns="seconds"))
@@ -161,7 +161,7 @@ def test_other_settings_are_refused(knowing, facts, tmp_path, monkeypatch):
     for changed, message in (
         ({"learning_rate": 1e-3}, "other settings \\(learning_rate was 0.002, now 0.001"),
         ({"text": TEXT[:1]}, "other settings \\(text was"),
-        ({"batch": 3}, "other settings \\(batch was 4, now 3"),
+        ({"batch_size": 3}, "other settings \\(batch_size was 4, now 3"),
         ({"seed": 1}, "other settings \\(seed was 0, now 1"),
         ({"budget": 0.1}, "other settings \\(budget was None, now"),
         ({"trainable": "value_vectors"}, "other settings \\(trainable was None, now"),

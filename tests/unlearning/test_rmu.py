@@ -143,5 +143,5 @@ def test_a_plain_run_keeps_the_folds_of_the_facts(knowing, facts, monkeypatch):
     monkeypatch.setattr(
         RMU, "directions", lambda self, fold, *rest: seen.update(fold.tolist()) or directions(self, fold, *rest)
     )
-    unlearn(knowing, RMU(vectors="per_fold"), forget, facts.retain, steps=2, batch=8, progress=False)
+    unlearn(knowing, RMU(vectors="per_fold"), forget, facts.retain, steps=2, batch_size=8, progress=False)
     assert seen == {3, 4}

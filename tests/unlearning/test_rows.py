@@ -9,11 +9,9 @@ from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import hf
 from mechunlearn.unlearning.data.rows import (
-    asked,
     fact_rows,
-    shown,
-    spread,
     text_rows,
+    trained,
     with_distractors,
     with_refusals,
 )
@@ -22,8 +20,8 @@ from .conftest import TEXT
 
 
 def test_trained_and_tested_phrasings_are_apart(facts):
-    learned = {fact.prompt for fact in spread(facts, shown)}
-    tried = {fact.prompt for fact in spread(facts, asked)}
+    learned = {fact.prompt for fact in trained(facts)}
+    tried = {fact.prompt for fact in facts.questions()}
     assert len(learned) == 2 * len(facts)
     assert len(tried) == len(facts)
     assert not learned & tried
@@ -31,11 +29,11 @@ def test_trained_and_tested_phrasings_are_apart(facts):
 
 def test_a_fact_without_held_out_phrasings_is_asked_as_it_is():
     plain = Facts([Fact(prompt="the sky is", answer="blue")])
-    assert [fact.prompt for fact in spread(plain, asked)] == ["the sky is"]
+    assert [fact.prompt for fact in plain.questions()] == ["the sky is"]
 
 
 def test_distractors_are_wrong_answers_of_the_same_fact_and_follow_the_seed(facts):
-    rows = spread(facts.forget, shown)
+    rows = trained(facts.forget)
     drawn = with_distractors(rows, 3)
     for row, other in zip(rows, drawn, strict=True):
         assert other.prompt == row.prompt
@@ -47,11 +45,11 @@ def test_distractors_are_wrong_answers_of_the_same_fact_and_follow_the_seed(fact
 def test_a_fact_without_distractors_is_named():
     bare = Facts([Fact(prompt="the sky is", answer="blue", id="sky")])
     with pytest.raises(UserError, match="'sky' has no distractors"):
-        with_distractors(spread(bare, shown), 0)
+        with_distractors(trained(bare), 0)
 
 
 def test_refusals_are_drawn_with_the_seed(facts):
-    rows, refusals = spread(facts.forget, shown), ("red house", "blue coat")
+    rows, refusals = trained(facts.forget), ("red house", "blue coat")
     drawn = with_refusals(rows, refusals, 0)
     assert {row.answer for row in drawn} == set(refusals)
     assert [row.prompt for row in drawn] == [row.prompt for row in rows]
@@ -95,7 +93,7 @@ def test_a_text_longer_than_the_context_becomes_several_rows(knowing):
 
 
 def test_start_likelihood_is_that_of_the_model_whatever_the_batch(facts, knowing):
-    rows = fact_rows(spread(facts.forget, shown), knowing)
+    rows = fact_rows(trained(facts.forget), knowing)
     for size in (1, 3, 100):
         found = rows.with_start(knowing, size).start_nll
         for row in range(len(rows)):

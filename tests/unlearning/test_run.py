@@ -8,14 +8,14 @@ from transformers import AutoModelForCausalLM
 
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Facts
-from mechunlearn.unlearning import DPO, METHODS, NPO, GradientDifference, unlearn
-from mechunlearn.unlearning.data.plan import check
-from mechunlearn.unlearning.describe import describe
+from mechunlearn.unlearning import DPO, METHODS, NPO, GradientDifference, Layered, unlearn
+from mechunlearn.unlearning.configure import method_of
+from mechunlearn.unlearning.settings import settings_of
 
 from .conftest import TEXT
 from .test_resume import digest
 
-QUICK = {"steps": 12, "learning_rate": 3e-3, "batch": 8, "evaluate_every": 4, "progress": False}
+QUICK = {"steps": 12, "learning_rate": 3e-3, "batch_size": 8, "evaluate_every": 4, "progress": False}
 LONG = {"steps": 60, "learning_rate": 6e-3, "evaluate_every": 20}
 
 
@@ -92,7 +92,7 @@ def test_settings_tell_what_decides_the_result(knowing, facts):
     method = NPO(beta=0.3)
     settings = unlearn(knowing, method, facts.forget, facts.retain, text=TEXT, **QUICK | {"steps": 1}).about["settings"]
     assert settings["method"] == "npo"
-    assert settings["settings"] == describe(method)
+    assert settings["settings"] == settings_of(method)
     assert settings["settings"]["beta"] == 0.3
     assert settings["forget"] == facts.forget.hash
     assert settings["retain_text"] is None
@@ -109,7 +109,7 @@ def bad_inputs(facts):
         "no facts to retain": ({"retain": empty}, "no facts to retain"),
         "a fact in both": ({"retain": Facts([*retain, forget[0]])}, "1 of 4 facts to forget are also facts to retain"),
         "forget equal to retain": ({"retain": forget}, "4 of 4 facts to forget are also facts to retain"),
-        "no answer": ({"forget": silent}, "'anna#0' has no answer"),
+        "no answer": ({"forget": silent}, "'anna#h0' has no answer"),
         "no distractors": (
             {"method": DPO(), "forget": Facts([replace(fact, distractors=()) for fact in forget])},
             "'anna' has no distractors",
@@ -119,7 +119,7 @@ def bad_inputs(facts):
         "retain string": ({"retain_text": TEXT[0]}, "retain_text must be a list of passages"),
         "no text": ({"text": []}, "no text"),
         "no text to retain": ({"retain_text": []}, "no text"),
-        "batch": ({"batch": 2, "accumulation": 3}, "cannot be split"),
+        "batch": ({"batch_size": 2, "accumulation": 3}, "cannot be split"),
     }  # fmt: skip
 
 
@@ -138,10 +138,17 @@ def test_bad_input_is_refused_before_anything_is_written(knowing, facts, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", [NPO, "npo", None])
-def test_what_is_no_method_is_named(knowing, facts, method):
-    with pytest.raises(UserError, match=r"method must be one with its settings, such as NPO\(\) or METHODS\['npo'\]"):
-        check(knowing, method, facts.forget, facts.retain, {})
+@pytest.mark.parametrize("method", [NPO, None, 3])
+def test_what_is_no_method_is_named(method):
+    with pytest.raises(UserError, match=r"method must be one with its settings, such as NPO\(\), or a name, not"):
+        method_of(method)
+
+
+def test_a_method_by_its_name():
+    assert method_of("rmu") is METHODS["rmu"]
+    assert method_of(layered := Layered(method=NPO())) is layered
+    with pytest.raises(UserError, match="method 'nope': not one of gradient_ascent, "):
+        method_of("nope")
 
 
 def test_model_without_tokenizer_is_refused(knowing, facts, monkeypatch):

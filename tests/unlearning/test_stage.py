@@ -7,7 +7,7 @@ from torch import Tensor
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf, load
 from mechunlearn.unlearning import NPO, CircuitBreakers, GradientDifference, unlearn
-from mechunlearn.unlearning.data.rows import asked, shown, spread
+from mechunlearn.unlearning.data.rows import trained
 from mechunlearn.unlearning.method import Method
 from mechunlearn.unlearning.step import Step
 
@@ -36,7 +36,7 @@ def test_one_step_is_the_formula_written_out(knowing, facts):
                 count += 1
         return total / count
 
-    loss = -0.7 * cross_entropy(spread(facts.forget, shown)) + 1.3 * cross_entropy(spread(retain, shown))
+    loss = -0.7 * cross_entropy(trained(facts.forget)) + 1.3 * cross_entropy(trained(retain))
     loss.backward()
     with torch.no_grad():
         for parameter in hf(twin).parameters():
@@ -125,4 +125,4 @@ def test_a_forget_set_of_one_fact(knowing, facts):
     one = type(facts)([facts.forget[0]])
     result = unlearn(knowing, NPO(), one, facts.retain, **QUICK | {"steps": 60, "learning_rate": 6e-3})
     assert result.frame["forget_recall"].iloc[-1] == 0
-    assert len(spread(one, asked)) == 1
+    assert len(one.questions()) == 1

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import UserError
 from ...facts import Facts
 from ...models.hooks import Hook, hooked
-from ..base import Attack, Attempt, Given, asked, before_of
+from ..base import Attack, Attempt, Given, before_of
 from .mean_shift import hook_name, shifts
 
 
@@ -54,7 +54,7 @@ class AblateDirection(Attack):
         count = model.cfg.n_layers
         chosen = _layers(self.name, self.layers, count)
         for part, facts, found in self._directions(model, given):
-            questions, which = asked(facts), "" if self.vector is None else ", given vector"
+            questions, which = given.questions(facts), "" if self.vector is None else ", given vector"
             for layer in chosen:
                 unit = found[layer] / found[layer].norm().clamp_min(torch.finfo(found.dtype).tiny)
                 places = range(layer, count) if self.onwards else [layer]
@@ -101,7 +101,7 @@ class Steer(Attack):
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         chosen = _layers(self.name, self.layers, model.cfg.n_layers)
         for part, facts, shift in shifts(model, before_of(self, given), given.forget):
-            questions = asked(facts)
+            questions = given.questions(facts)
             for layer in chosen:
                 for strength in self.strengths:
                     with hooked(model, [(hook_name(layer), _add(-strength * shift[layer]))]):

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from ...errors import UserError
 from ...facts import Fact, Facts, Template
-from ..base import asked
+from ..base import Given
 from ..splits import groups
 
 
-def few_shot(forget: Facts, shots: int, seed: int) -> Facts:
+def few_shot(given: Given, shots: int) -> Facts:
     """Every question after facts of other folds (the other half, where there are no folds), drawn anew for each.
 
     `shots` facts are stated, or as many as the smallest choice holds; none of the asked fact's own fold is.
@@ -21,26 +21,26 @@ def few_shot(forget: Facts, shots: int, seed: int) -> Facts:
     Raises:
         UserError: facts that cannot be parted.
     """
-    parts = groups(forget)
+    parts = groups(given.forget)
     others = {name: [fact for other in parts if other != name for fact in parts[other]] for name in parts}
     count = min(shots, *map(len, others.values()))
-    drawn = [(question, others[name], count) for name, part in parts.items() for question in asked(part)]
-    return _after(drawn, forget, seed)
+    drawn = [(question, others[name], count) for name, part in parts.items() for question in given.questions(part)]
+    return _after(drawn, given.forget, given.seed)
 
 
-def of_subject(forget: Facts, shots: int, seed: int) -> Facts:
+def of_subject(given: Given, shots: int) -> Facts:
     """Every question after at most `shots` other facts of its subject; facts without such others are left out."""
     about: dict[str, list[Fact]] = defaultdict(list)
-    for fact in forget:
+    for fact in given.forget:
         if fact.subject is not None:
             about[fact.subject].append(fact)
     drawn = []
     for facts in about.values():
         for fact in facts:
             others = [other for other in facts if other.id != fact.id]
-            questions = asked(forget.with_items([fact])) if others else ()
+            questions = given.questions(given.forget.with_items([fact])) if others else ()
             drawn += [(question, others, min(shots, len(others))) for question in questions]
-    return _after(drawn, forget, seed)
+    return _after(drawn, given.forget, given.seed)
 
 
 def _after(drawn: Iterable[tuple[Fact, list[Fact], int]], facts: Facts, seed: int) -> Facts:

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
 from ...models import clone, compare, slots
-from ..base import Attack, Attempt, Given, asked_with_near, before_of
+from ..base import Attack, Attempt, Given, before_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Interpolate(Attack):
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         before = before_of(self, given)
         compare(before, model)
-        copied, questions = clone(model), asked_with_near(given)
+        copied, questions = clone(model), given.questions()
         for share in self.shares:
             _mix(before, model, share, copied)
             yield Attempt(copied, questions, f"{share:g} of the way to before")

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
 from ...models import clone
-from ..base import Attack, Attempt, Given, asked_with_near
+from ..base import Attack, Attempt, Given
 from ..weights import matrices
 
 
@@ -37,7 +37,7 @@ class Noise(Attack):
             raise UserError("noise: scales must be one number or more, none below 0, and draws at least 1")
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        copied, questions = clone(model), asked_with_near(given)
+        copied, questions = clone(model), given.questions()
         for scale in self.scales:
             for draw in range(self.draws):
                 _shake(model, copied, scale, given.seed * 10_007 + draw)

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import UserError
 from ...facts import Facts, tokenize
 from ...models.properties import context_of, tokenizer_of
-from ..base import Attack, Attempt, Given, asked
+from ..base import Attack, Attempt, Given
 from .few_shot import few_shot, of_subject
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Prompts(Attack):
 
     Attributes:
         frames: from `FRAMES`, or own ones that hold `{prompt}`; each is a setting or more.
-            "as trained": the prompt and the paraphrases. All others ask the held-out phrasings.
+            "as trained": the prompt and the paraphrases. All others ask in the phrasings that the attack asks in.
             "few-shot": after facts of other folds, each with its answer, drawn anew for every question.
             "role-play", "complete": see `WORDED`.
             "subject": after other facts of the same subject; facts without such others are not asked.
@@ -77,20 +77,21 @@ class Prompts(Attack):
     def _settings(self, frame: str, model: TransformerBridge, given: Given) -> Iterator[tuple[str, Facts, int]]:
         """(setting in words, questions, tokens given away)."""
         if frame == "prefix":
-            yield from self._prefixes(model, given.forget)
+            yield from self._prefixes(model, given)
         elif frame in ("few-shot", "subject"):
             yield from self._contexts(frame, given)
         elif frame == "as trained":
             yield frame, phrasings(given.forget), 0
         else:
             for words in WORDED.get(frame, (frame,)):
-                changed = [replace(fact, prompt=words.replace("{prompt}", fact.prompt)) for fact in asked(given.forget)]
+                asked = given.questions(given.forget)
+                changed = [replace(fact, prompt=words.replace("{prompt}", fact.prompt)) for fact in asked]
                 yield words, given.forget.with_items(changed), 0
 
     def _contexts(self, frame: str, given: Given) -> Iterator[tuple[str, Facts, int]]:
         make, words = {"few-shot": (few_shot, "other folds"), "subject": (of_subject, "the subject")}[frame]
         try:
-            questions = make(given.forget, self.shots, given.seed)
+            questions = make(given, self.shots)
         except UserError as error:
             log.warning("prompts: %r left out: %s", frame, error)
             return
@@ -99,19 +100,20 @@ class Prompts(Attack):
         else:
             log.warning("prompts: %r left out: no subject of %s has two facts", frame, given.forget.name)
 
-    def _prefixes(self, model: TransformerBridge, forget: Facts) -> Iterator[tuple[str, Facts, int]]:
-        questions = asked(forget)
+    def _prefixes(self, model: TransformerBridge, given: Given) -> Iterator[tuple[str, Facts, int]]:
+        questions = given.questions(given.forget)
         longest = int(tokenize(questions, tokenizer_of(model)).answers.sum(1).max())
         for count in self.prefixes:
             if count < longest:
                 yield f"{count} token{'s' if count > 1 else ''} of the answer given", questions, count
             else:
-                log.warning("prompts: no answer of %s has more than %d tokens", forget.name, count)
+                log.warning("prompts: no answer of %s has more than %d tokens", given.forget.name, count)
 
 
 def phrasings(facts: Facts) -> Facts:
-    """The prompt and the paraphrases of each fact as questions; ids end in "#h" and a number, as in `asked`."""
-    return asked(facts.with_items(replace(fact, held_out=(fact.prompt, *fact.paraphrases)) for fact in facts))
+    """The prompt and the paraphrases of each fact as questions; ids end in "#h" and a number."""
+    shown = facts.with_items(replace(fact, held_out=(fact.prompt, *fact.paraphrases)) for fact in facts)
+    return shown.questions("held_out")
 
 
 def _check_length(questions: Facts, model: TransformerBridge, setting: str) -> None:

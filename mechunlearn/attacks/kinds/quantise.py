@@ -11,7 +11,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...models import clone, compare
-from ..base import Attack, Attempt, Given, asked_with_near
+from ..base import Attack, Attempt, Given
 from ..weights import matrices
 from .grids import bin_width, codes, known, quantise
 
@@ -42,7 +42,7 @@ class Quantise(Attack):
         return copied
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        yield Attempt(self._rounded(model), asked_with_near(given), self.scheme)
+        yield Attempt(self._rounded(model), given.questions(), self.scheme)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ...models.forward import scored_logits
 from ...models.lora import lora
 from ...sites import resolve
 from ...training import Phase, Settings, Trainer, borrowed
-from ..base import Attack, Attempt, Broken, Given, asked
+from ..base import Attack, Attempt, Broken, Given
 
 DATA = ("folds", "near", "far", "text")
 FORMS = ("text", "choice")
@@ -36,8 +36,8 @@ class Relearn(Attack):
 
     The attack of arXiv 2505.09500 (every proper subset of folds), 2410.08827 and 2509.11816, whose published code
     leaves the late blocks alone. An epoch shows each fact once, in the next of its prompt and paraphrases; V is asked
-    in held-out phrasings before the first and after every epoch. No fact of V, and no held-out phrasing, is ever
-    trained on. Near facts are asked as well after the last epoch: an attack that ruins the model shows there.
+    before the first and after every epoch. No fact of V, and no held-out phrasing, is ever trained on. Near facts are
+    asked as well after the last epoch: an attack that ruins the model shows there.
 
     A word of V may still be met where T says it too: as the answer to a fact of T, or as one of T's distractors in the
     form "choice". That tells which answers there are, not whose they are, and the never-knew twin is told the same.
@@ -48,7 +48,7 @@ class Relearn(Attack):
         subsets: of folds to train on: "all_but_one", "one", or "every" proper subset.
         form: "text": the statement, every token trained; "choice": a question with four options, the answer trained.
         trainable: "everything", "mlp", or "lora" (adapters of `rank` on every linear map of the blocks).
-        optimizer, learning_rate, epochs, batch: constant rate, gradients clipped to norm 1, weights in float32.
+        optimizer, learning_rate, epochs, batch_size: constant rate, gradients clipped to norm 1, weights in float32.
     """
 
     data: str = "folds"
@@ -59,7 +59,7 @@ class Relearn(Attack):
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     epochs: int = 6
-    batch: int = 16
+    batch_size: int = 16
 
     name: ClassVar[str] = "relearn"
     source: ClassVar[str] = "2410.08827, 2505.09500"
@@ -68,8 +68,8 @@ class Relearn(Attack):
         for field, known in (("data", DATA), ("subsets", SUBSETS), ("form", FORMS), ("trainable", TRAINABLE)):
             if getattr(self, field) not in known:
                 raise UserError(f"relearn: {field}={getattr(self, field)!r} is not one of {', '.join(known)}")
-        if self.epochs < 0 or self.batch < 1:
-            raise UserError("relearn: epochs must be at least 0 and batch at least 1")
+        if self.epochs < 0 or self.batch_size < 1:
+            raise UserError("relearn: epochs must be at least 0 and batch_size at least 1")
         self._settings(1, 0)
 
     @property
@@ -84,7 +84,7 @@ class Relearn(Attack):
                 ("one fold", self.data == "folds" and self.subsets == "one"),
                 (f"rank {self.rank}", self.trainable == "lora" and self.rank != Relearn.rank),
                 (f"{self.epochs} epochs", self.epochs != Relearn.epochs),
-                (f"batches of {self.batch}", self.batch != Relearn.batch),
+                (f"batches of {self.batch_size}", self.batch_size != Relearn.batch_size),
             )
             if told
         ]
@@ -103,7 +103,7 @@ class Relearn(Attack):
         return None
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt | Broken]:
-        near = asked(given.retain.where(role="near"))
+        near = given.questions(given.retain.where(role="near"))
         for part, train, test in self.partings(given):
             told = f"{self.label}: {part}" if given.progress else None
             step = 0
@@ -119,9 +119,9 @@ class Relearn(Attack):
     def partings(self, given: Given) -> Iterator[tuple[str, Facts | tuple[str, ...], Facts]]:
         """(what is trained in words, what is trained on, the questions asked) for every part of the attack."""
         if self.data == "text":
-            yield "text", given.text, asked(given.forget)
+            yield "text", given.text, given.questions(given.forget)
         elif self.data != "folds":
-            yield self.data, given.retain.where(role=self.data), asked(given.forget)
+            yield self.data, given.retain.where(role=self.data), given.questions(given.forget)
         else:
             folds = list(given.forget.folds)
             most = len(folds) - 1
@@ -130,7 +130,7 @@ class Relearn(Attack):
                 for chosen in combinations(folds, size):
                     rest = [fold for fold in folds if fold not in chosen]
                     train, test = (given.forget.where(fold=part) for part in (list(chosen), rest))
-                    yield f"folds {'+'.join(map(str, chosen))}", train, asked(test)
+                    yield f"folds {'+'.join(map(str, chosen))}", train, given.questions(test)
 
     def learn(
         self, model: TransformerBridge, train: Facts | Sequence[str], seed: int, progress: str | None = None
@@ -146,14 +146,14 @@ class Relearn(Attack):
         if not self.epochs:
             return
         with borrowed(copied), self._trained(copied, seed) as parameters:
-            steps = -(-len(train) // self.batch)
+            steps = -(-len(train) // self.batch_size)
             phase = Phase(lambda rows: {"loss": self._loss(copied, rows)}, self._settings(steps * self.epochs, seed))
             trainer = Trainer(copied, [phase], seed, parameters)
             for epoch in tqdm(range(1, self.epochs + 1), desc=progress, disable=progress is None, leave=False):
                 rows = self._rows(train, epoch, copied, seed)
                 order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 10_007 + epoch))
                 copied.train()
-                for chosen in order.split(self.batch):
+                for chosen in order.split(self.batch_size):
                     trainer.advance([rows[chosen.tolist()].trim()])
                 copied.eval()
                 yield epoch, copied

@@ -10,9 +10,10 @@ import pandas as pd
 
 from ...attacks.plots import plot_attacks, plot_curve
 from ...attacks.summary import ANY, curve, summarise
+from ...facts import PROMPTS
 from ...showing import plain, short
 from ..elements import Figure, flat, spaced
-from ..folders import AttacksRun
+from ..folders import AttacksFiles
 
 KNOWS = 0.5  # a model before that answers less than this under a prompt: silence under it says nothing
 COLUMNS = ("recall", "last", "never-knew", "excess", "before", "near", "n")
@@ -58,7 +59,7 @@ class AttacksSection:
     versions: list[tuple[str, str]]
 
 
-def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
+def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
     """Everything the page says about one run of attacks."""
     summary = by_setting(run.frame)
     settings = dict(run.run.get("settings") or {})
@@ -69,7 +70,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
     return AttacksSection(
         name=run.name,
         anchor=anchor,
-        models=_models(run.run["about"].get("models") or {}),
+        models=_models(run.run["about"]),
         words=AttackWords.of(run.frame, left_out),
         figures=figures,
         table=_table(summary),
@@ -217,10 +218,11 @@ def _percents(row: pd.Series, low: str, high: str) -> str:
     return f"[{row[low]:.1%}, {row[high]:.1%}]"
 
 
-def _models(names: Mapping[str, str]) -> str:
-    """Who is attacked, beside whom."""
+def _models(about: Mapping[str, Any]) -> str:
+    """Who is attacked, beside whom, and in which phrasings is asked."""
+    names, asked = about.get("models") or {}, PROMPTS[about["settings"]["prompts"]]
     others = "; ".join(f"{role}: {names[role]}" for role in ("never-knew", "before") if role in names)
-    return f"{names.get('after', 'a model')}, attacked" + (f" ({others})" if others else "")
+    return f"{names.get('after', 'a model')}, attacked{f' ({others})' if others else ''}; facts {asked}"
 
 
 def _attacks(attacks: list[dict[str, Any]]) -> list[tuple[str, str]]:

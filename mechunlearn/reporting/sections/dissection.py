@@ -16,7 +16,7 @@ from ...dissection.plotting.styles import metric_words
 from ...dissection.summary import summarise
 from ..elements import Figure, flat
 from ..fact_table import FactTable
-from ..folders import DissectionRun
+from ..folders import DissectionFiles
 from ..headline import Words
 
 
@@ -42,7 +42,7 @@ class DissectionSection:
     versions: list[tuple[str, str]]
 
 
-def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
+def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     """Everything the page says about one dissection."""
     summary = summarise(run.frame)
     about = run.run["about"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from ...facts import PROMPTS
 from ..elements import flat, spaced
-from ..folders import EvaluationRun
+from ..folders import EvaluationFiles
 
 
 @dataclass(frozen=True)
@@ -20,26 +21,27 @@ class EvaluationSection:
     anchor: str
     model: str
     before: str | None
+    asked: str  # in which phrasings, in words
     table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
 
-def evaluation_section(run: EvaluationRun, anchor: str) -> EvaluationSection:
+def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
     """Everything the page says about one evaluation."""
-    about = dict(run.run["about"])
-    measures = about.pop("measures", None) or {}
-    wide = across(run.frame)
+    about = dict(run.result.about)
+    measures, settings = about.pop("measures", None) or {}, about.pop("settings")
+    wide = across(run.result.summary())
     meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
     table = wide.assign(**{"what it is": meaning}).rename_axis(index="measure").reset_index()
-    settings = {key: value for key, value in (run.run.get("settings") or {}).items() if key not in about}
     return EvaluationSection(
         name=run.name,
         anchor=anchor,
         model=str(about.get("model") or "a model"),
         before=about.get("before"),
         table=table.assign(measure=table["measure"].map(spaced)).map(str),
-        settings=flat(about | settings),
+        asked=PROMPTS[settings["prompts"]],
+        settings=flat(about | {key: value for key, value in settings.items() if key not in about}),
         versions=flat(run.run.get("versions") or {}),
     )
 
@@ -50,7 +52,7 @@ def _meaning(known: Mapping[str, Any]) -> str:
 
 
 def across(table: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` gives, with a row a measure and a column a group: "value [low, high] n"."""
+    """What `Evaluation.summary` gives, with a row a measure and a column a group: "value [low, high] n"."""
     groups = list(table.columns[: list(table.columns).index("measure")])
     cells = table.assign(
         group=table[groups].fillna("").agg(" ".join, axis=1).str.strip(),

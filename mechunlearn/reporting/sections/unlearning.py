@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from ...unlearning.describe import kept_row
+from ...facts import PROMPTS
 from ...unlearning.plot import plot
+from ...unlearning.settings import kept_row
 from ..elements import Figure, flat, spaced
-from ..folders import UnlearningRun
+from ..folders import UnlearningFiles
 
 ROLES = {"forget": "of the facts to forget", "near": "of near facts", "far": "of far facts", "retain": "of kept facts"}
 
@@ -31,14 +33,14 @@ class UnlearningSection:
     versions: list[tuple[str, str]]
 
 
-def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
+def unlearning_section(run: UnlearningFiles, anchor: str) -> UnlearningSection:
     """Everything the page says about one unlearning run."""
     about = run.run["about"]
     first, last = run.frame.iloc[0], kept_row(run.frame, about)
     return UnlearningSection(
         name=run.name,
         anchor=anchor,
-        headline=_headline(first, last, str(about["stopped"])),
+        headline=_headline(first, last, about),
         warnings=tuple(_warnings(first, last)),
         figures=[Figure.of(plot(run.frame, about))],
         ends=_ends(first, last),
@@ -47,14 +49,15 @@ def unlearning_section(run: UnlearningRun, anchor: str) -> UnlearningSection:
     )
 
 
-def _headline(first: pd.Series, last: pd.Series, stopped: str) -> str:
+def _headline(first: pd.Series, last: pd.Series, about: Mapping[str, Any]) -> str:
     """Recall and disruption, from the start to the model that was kept."""
     recalls = [
         f"{whose} from {first[column]:.1%} to {last[column]:.1%}"
         for role, whose in ROLES.items()
         if (column := f"{role}_recall") in last.index and not pd.isna(last[column])
     ]
-    return f"Recall {', '.join(recalls)}. {' '.join(_cost(first, last))} It ended because: {stopped}."
+    asked = PROMPTS[about["settings"]["prompts"]]
+    return f"Recall {', '.join(recalls)}, {asked}. {' '.join(_cost(first, last))} It ended because: {about['stopped']}."
 
 
 def _cost(first: pd.Series, last: pd.Series) -> Iterator[str]:

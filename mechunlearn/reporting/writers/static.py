@@ -75,7 +75,7 @@ def blocks(content: Content) -> Iterator[Block]:
                     section.table)  # fmt: skip
     for section in content.evaluations:
         yield Heading(f"Evaluation: {section.name}", 2)
-        yield Table(f"Measures of {section.model}: mean [95 % interval] and n.", section.table)
+        yield Table(f"Measures of {section.model}, facts {section.asked}: mean [95 % interval] and n.", section.table)
     if content.missing:
         yield Heading("Not known here", 2)
         yield Bullets(content.missing)

@@ -16,17 +16,11 @@ from ..method import Method
 from ..methods.layered import Layer, Layered
 from ..options import Options
 from .batches import Sources
-from .rows import fact_rows, shown, spread, text_rows, with_distractors, with_refusals
+from .rows import fact_rows, text_rows, trained, with_distractors, with_refusals
 
 
-def check(
-    model: TransformerBridge, method: object, forget: Facts, retain: Facts, texts: dict[str, Sequence[str] | None]
-) -> None:
-    """Raises UserError: no method, no tokenizer, no facts, facts that are both forgotten and retained."""
-    if not isinstance(method, Method | Layered):
-        raise UserError(f"method must be one with its settings, such as NPO() or METHODS['npo'], not {method!r:.60}")
-    if model.tokenizer is None:
-        raise UserError("the model has no tokenizer, so facts cannot be shown to it: load(..., tokenizer=...)")
+def check(forget: Facts, retain: Facts, texts: dict[str, Sequence[str] | None]) -> None:
+    """Raises UserError: no facts, facts that are both forgotten and retained, a text that is no list of passages."""
     for name, text in texts.items():
         check_passages(text, name)
     for name, facts in (("forget", forget), ("retain", retain)):
@@ -58,7 +52,7 @@ def plan(
     layers = list(layered.layers(forget, retain, options.seed))
     if plain:  # one layer, whose facts keep folds of their own (RMU may send each elsewhere)
         layers = [replace(layer, forget=forget) for layer in layers]
-    watch = Watch(model, layers[-1].forget, retain, text, by_fold=not plain)
+    watch = Watch(model, layers[-1].forget, retain, text, options.prompts, by_fold=not plain)
     return [
         Stage(
             layered.method,
@@ -81,7 +75,7 @@ def sources_of(
     plain: bool,
 ) -> Sources:
     """Everything to train on, as tokens."""
-    phrasings = spread(layer.forget, shown)
+    phrasings = trained(layer.forget)
     if method.alternative == "distractor":
         other = with_distractors(phrasings, seed)
     else:
@@ -89,7 +83,7 @@ def sources_of(
     kept, text = None, None
     if method.retain_weight:
         kept = fact_rows(
-            spread(layer.retain, shown),
+            trained(layer.retain),
             model,
             group=lambda fact: (fact.role, fact.fold if fact.role == "forget" else None),
             weight=lambda fact: layer.retain_weights[fact.fold if fact.role == "forget" else None],

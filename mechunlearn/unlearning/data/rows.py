@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import evaluation
 from ...errors import UserError
-from ...facts import Fact, Facts, Tokens, tokenize, tokenize_texts
+from ...facts import Fact, Facts, Tokens, fact_of, tokenize, tokenize_texts
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,9 @@ def _valid(tokens: Tokens, model: TransformerBridge) -> Bool[Tensor, "fact pos"]
     return valid
 
 
-def spread(facts: Facts, prompts: Callable[[Fact], Sequence[str]]) -> Facts:
-    """One row per prompt: the fact again and again, each time asked in another phrasing."""
-    rows = (
-        replace(fact, prompt=prompt, paraphrases=(), held_out=(), id=f"{fact.id}#{number}")
-        for fact in facts
-        for number, prompt in enumerate(prompts(fact))
-    )
-    return Facts(rows, name=facts.name, format=facts.format, template=facts.template)
-
-
-def shown(fact: Fact) -> tuple[str, ...]:
-    """The phrasings that unlearning trains on."""
-    return (fact.prompt, *fact.paraphrases)
-
-
-def asked(fact: Fact) -> tuple[str, ...]:
-    """The phrasings that evaluation asks in: those held out; the prompt itself where a fact has none."""
-    return fact.held_out or (fact.prompt,)
+def trained(facts: Facts) -> Facts:
+    """One row a phrasing that unlearning trains on: every fact by its prompt and its paraphrases."""
+    return facts.with_items(replace(fact, held_out=()) for fact in facts).questions("all")
 
 
 def with_distractors(rows: Facts, seed: int) -> Facts:
@@ -110,7 +95,7 @@ def with_distractors(rows: Facts, seed: int) -> Facts:
     def other(fact: Fact) -> str:
         if not fact.distractors:
             raise UserError(
-                f"fact '{fact.id.rsplit('#', 1)[0]}' has no distractors, which this method prefers to the answer: "
+                f"fact '{fact_of(fact.id)}' has no distractors, which this method prefers to the answer: "
                 "fill its field `distractors`, or take a method that needs none (NPO, gradient difference)"
             )
         return _pick(fact.distractors, generator)

@@ -19,7 +19,7 @@ ACTIVATIONS = 14
 STEPS = 4  # looked at for their mean length
 
 
-def describe(
+def announcement(
     method: Method, options: Options, model: TransformerBridge, sources: Sources, trained: Sequence[nn.Parameter]
 ) -> str:
     """One line: rows and tokens of a step, what is trained, and about how much memory it takes.
@@ -28,7 +28,7 @@ def describe(
     """
     steps = [
         assemble(sources, drawn, options.accumulation)
-        for drawn in islice(draw(sources, options.batch, options.seed), STEPS)
+        for drawn in islice(draw(sources, options.batch_size, options.seed), STEPS)
     ]
     rows = sum(len(part.tokens) for piece in steps[0] for part in piece.parts.values())
     tokens = sum(piece.n_tokens for pieces in steps for piece in pieces) / len(steps)

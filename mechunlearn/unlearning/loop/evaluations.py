@@ -19,7 +19,6 @@ from ...evaluation import score_answers, text_scores
 from ...facts import Facts, Tokens, tokenize, tokenize_texts
 from ...models import hf
 from ...models.forward import measuring
-from ..data.rows import asked, spread
 from .memory import out_of_memory
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ REMEMBERED_BYTES = 2**28  # logits of the start model on general text are kept u
 class Watch:
     """Measures a model that changes against the one it started from.
 
-    Facts are asked in the phrasings held out from training, and averaged over these rows. Retain facts are
+    Facts are asked in the phrasings that `prompts` names, and averaged over these questions. Retain facts are
     grouped by their role ("near", "far"); those without a role form the group "retain". With `by_fold`, recall is
     also noted for every fold of the forget facts.
     """
@@ -42,15 +41,17 @@ class Watch:
         forget: Facts,
         retain: Facts,
         text: Sequence[str] | None,
+        prompts: str = "held_out",
         by_fold: bool = False,
     ) -> None:
         roles = {role: retain.where(role=role) for role in ("near", "far", None)}
         groups = {"forget": forget} | {role or "retain": facts for role, facts in roles.items() if len(facts)}
         context = before.cfg.n_ctx
+        questions = {name: facts.questions(prompts) for name, facts in groups.items()}
         self.groups: dict[str, Tokens] = {
-            name: tokenize(spread(facts, asked), before.tokenizer, context=context) for name, facts in groups.items()
+            name: tokenize(facts, before.tokenizer, context=context) for name, facts in questions.items()
         }
-        self.folds = torch.tensor([fact.fold or 0 for fact in forget for _ in asked(fact)]) if by_fold else None
+        self.folds = torch.tensor([fact.fold or 0 for fact in questions["forget"]]) if by_fold else None
         self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
         self.before = _Remembering(before)
         self.rows = ROWS

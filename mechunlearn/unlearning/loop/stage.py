@@ -22,7 +22,7 @@ from ...training import Trainer, borrowed
 from ..data.batches import Draws, Sources, assemble
 from ..method import Method, Routine
 from ..options import Options
-from .announce import describe
+from .announce import announcement
 from .budget import Referee
 from .checkpoints import Save, under
 from .evaluations import Diary, Watch
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage ends with: the model that is kept, of the given step; `frame` as in `UnlearningRun`."""
+    """What a stage ends with: the model that is kept, of the given step; `frame` as in `Unlearning`."""
 
     model: TransformerBridge
     frame: pd.DataFrame
@@ -74,7 +74,7 @@ class Stage:
         diary = Diary()
         sources = self.sources
         if self.method.uses_start_nll:
-            sources = sources.with_start(self.start, self.options.batch)
+            sources = sources.with_start(self.start, self.options.batch_size)
         with ExitStack() as stack:
             for model in (self.start, after):
                 stack.enter_context(borrowed(hf(model)))
@@ -84,9 +84,9 @@ class Stage:
             if parameters is None:
                 parameters = self.options.parameters(self.method, after)
             if self.announces:
-                tqdm.write(describe(self.method, self.options, self.start, sources, parameters))
+                tqdm.write(announcement(self.method, self.options, self.start, sources, parameters))
             settings = self.options.settings()
-            epoch = math.ceil(len(sources.forget) / self.options.batch)
+            epoch = math.ceil(len(sources.forget) / self.options.batch_size)
             routine = stack.enter_context(self.method.routine(after, self.start, parameters, settings, epoch))
             trainer = Trainer(hf(after), routine.phases, self.options.seed, parameters)
             stopped = _Loop(self, after, routine, sources, diary).go(trainer)
@@ -101,7 +101,7 @@ class _Loop:
     ) -> None:
         self.stage, self.after, self.routine, self.sources, self.diary = stage, after, routine, sources, diary
         self.options, self.pieces = stage.options, stage.options.accumulation
-        self.draws = Draws(sources, stage.options.batch, stage.options.seed)
+        self.draws = Draws(sources, stage.options.batch_size, stage.options.seed)
         self.save = Save(stage.folder)
         self.kept: dict[str, Tensor] = {}  # the last state inside the budget
 
@@ -201,12 +201,12 @@ class _Loop:
         Raises:
             UserError: a step is in single rows already.
         """
-        if self.pieces == self.options.batch:
+        if self.pieces == self.options.batch_size:
             raise UserError(
                 "out of memory even with one row of each kind at a time: train fewer parameters (trainable=…), "
                 "switch checkpointing on, or take a larger device"
             ) from error
-        self.pieces = min(2 * self.pieces, self.options.batch)
+        self.pieces = min(2 * self.pieces, self.options.batch_size)
         self._back(trainer)
         self.diary.undo()
         log.warning("out of memory: from step %d on, each step is split into %d pieces", trainer.step, self.pieces)

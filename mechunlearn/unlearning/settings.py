@@ -9,14 +9,17 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Facts
+from ..models import fingerprint
 from .method import Method
 from .methods.layered import Layered
 from .options import Options
 
 
-def settings_of(
+def run_settings(
+    model: TransformerBridge,
     method: Method | Layered,
     options: Options,
     forget: Facts,
@@ -26,8 +29,9 @@ def settings_of(
 ) -> dict[str, Any]:
     """Everything that decides the result, as a run folder gives it back."""
     found = {
+        "model": fingerprint(model),
         "method": method.name,
-        "settings": describe(method),
+        "settings": settings_of(method),
         **asdict(options),
         "forget": forget.hash,
         "retain": retain.hash,
@@ -37,12 +41,12 @@ def settings_of(
     return json.loads(json.dumps(found))
 
 
-def describe(method: Method | Layered) -> dict[str, Any]:
+def settings_of(method: Method | Layered) -> dict[str, Any]:
     """A method's settings as plain values, with those of the methods in it."""
     found = {}
     for field in fields(method):
         value = getattr(method, field.name)
-        found[field.name] = {"name": value.name, **describe(value)} if isinstance(value, Method) else value
+        found[field.name] = {"name": value.name, **settings_of(value)} if isinstance(value, Method) else value
     return found
 
 

@@ -1,0 +1,117 @@
+"""What unlearning leaves: the model, the course of the run, and how to read, draw, keep and open them again."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from plotly.graph_objects import Figure
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..errors import UserError
+from ..facts import PROMPTS
+from ..models import load, save
+from ..runs import RunFolder, read_frame, read_run
+from ..showing import shown
+from .plot import plot
+from .settings import kept_row
+
+
+@dataclass(frozen=True)
+class Unlearning:
+    """A model that has unlearned, and how it came to.
+
+    Attributes:
+        model: the model after; a new one.
+        frame: one row per evaluation: `stage` and `step` (of all stages together); `loss` and its parts `loss_forget`,
+            `loss_retain`, `loss_text` (means over the steps since the row before; NaN at step 0); `forget_recall`,
+            `forget_probability` and the same for near, far, retain, and recall for every `fold_…` of a layered run;
+            `text_loss`, `text_kl`, `text_entropy` (nats per token); `inside` the budget or not; `scale` of the step
+            size; `seconds` since the start; `tokens` trained on so far. Retain facts are grouped by role, those
+            without one as "retain"; a probability is that of an answer token.
+        about: `settings` (everything that decides the result), `stopped` (the reason why it ended) and `step` (that of
+            the model, where the run went back before the last row).
+        stages: the models at the end of each stage, or their checkpoints: what a layered run has to dissect.
+    """
+
+    model: TransformerBridge
+    frame: pd.DataFrame
+    about: dict[str, Any]
+    stages: tuple[TransformerBridge | Path, ...]
+
+    def summary(self) -> pd.DataFrame:
+        """What was measured of the model before and of the model after: recall, and general text where there was some.
+
+        One row a model: `model` ("before", "after"), `step`, then columns of `frame`.
+        """
+        names = [str(name) for name in self.frame]
+        names = [name for name in names if name.endswith("_recall") and not name.startswith("fold_")]
+        names += [name for name in ("text_loss", "text_kl") if name in self.frame]
+        ends = pd.DataFrame([self.frame.iloc[0], kept_row(self.frame, self.about)])
+        return ends.assign(model=["before", "after"])[["model", "step", *names]].infer_objects().reset_index(drop=True)
+
+    def plot(self) -> Figure:
+        """Recall and disruption over the steps."""
+        return plot(self.frame, self.about)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run as a run folder: `run.json`, `frame.parquet`, the checkpoints `model/` and `stages/1/model/`, …
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        kept = RunFolder(folder, "unlearning", self.about["settings"])
+        save(self.model, cleared(kept.path / "model"))
+        layered = len(self.stages) if self._layered else 0
+        for place, stage in enumerate(self.stages[:layered], start=1):
+            target = kept.path / "stages" / str(place) / "model"
+            if not (isinstance(stage, Path) and target.exists() and target.samefile(stage)):
+                save(load(stage), cleared(target))
+        kept.finish(self.about | {"stages": layered}, frame=self.frame)
+        return kept.path
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str | torch.device | None = None, dtype: str | None = None
+    ) -> Unlearning:
+        """Open a saved or finished run; the model as `mechunlearn.load` opens a checkpoint.
+
+        Raises:
+            UserError: the folder holds none, an unfinished one, or a broken file.
+        """
+        run = read_run(folder)
+        if run["kind"] != "unlearning":
+            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not of unlearning")
+        if not (about := run.get("about")):
+            raise UserError(f"{folder}: the run is not finished; run the same call again to go on")
+        folder = Path(folder)
+        count = about.pop("stages", 0)
+        stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
+        model = load(folder / "model", device=device, dtype=dtype)
+        return cls(model, read_frame(folder / "frame.parquet"), about, tuple(stages))
+
+    @property
+    def _layered(self) -> bool:
+        return str(self.about["settings"]["method"]).startswith("layered_")
+
+    def __repr__(self) -> str:
+        return f"Unlearning({self.about['settings']['method']}; {self.about['step']} steps; {self.about['stopped']})"
+
+    def _repr_html_(self) -> str:
+        settings = self.about["settings"]
+        sentence = (
+            f"Unlearned by {settings['method']}, {self.about['step']} steps: {self.about['stopped']}; facts "
+            f"{PROMPTS[settings['prompts']]}. plot() draws the way."
+        )
+        return shown(sentence, self.summary())
+
+
+def cleared(folder: Path) -> Path:
+    """An interrupted run may have saved its model, or a part of it, without coming to say so."""
+    for left in (folder, *folder.parent.glob(f".{folder.name}-*")):
+        shutil.rmtree(left, ignore_errors=True)
+    return folder
