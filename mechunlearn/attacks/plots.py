@@ -7,7 +7,8 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from .summary import curve, summarise
+from ..evaluation import resampled
+from .summary import curve, summarise_attacks
 
 AFTER, TWIN, START = "#D55E00", "#0072B2", "#8A8A8A"
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
@@ -17,7 +18,7 @@ NAMES = {"correct": "recall of forget facts", "probability": "probability of an 
 
 def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "attack") -> go.Figure:
     """One line an attack: the attacked model and the never-knew model, with intervals; a tick where it started."""
-    summary = summarise(frame, measure, by=by)[::-1]  # plotly draws from below
+    summary = summarise_attacks(frame, measure, by=by)[::-1]  # plotly draws from below
     shown = summary["setting"] if by == "setting" else [""] * len(summary)
     names = [_name(str(attack), str(setting)) for attack, setting in zip(summary["attack"], shown, strict=True)]
     figure = go.Figure()
@@ -46,7 +47,7 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
             "text": "What comes back under attack",
             "subtitle": {
                 "text": f"strongest {'setting and step' if by == 'attack' else 'step'} of each; "
-                "bars: 95 % bootstrap intervals over facts"
+                f"bars: 95 % intervals over {resampled(summary)}"
             },
         },
         template="simple_white", width=820, height=240 + 34 * len(names), margin={"t": 90, "l": 10, "b": 110},

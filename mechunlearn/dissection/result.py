@@ -14,7 +14,7 @@ from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .peaks import strongest
 from .plotting.recovery import plot_positions, plot_recovery
-from .summary import summarise
+from .summary import summarise_recovery
 
 FRAMES = ("frame", "controls", "facts", "answers")
 
@@ -44,9 +44,9 @@ class Dissection:
     answers: pd.DataFrame
     about: dict[str, Any]
 
-    def summary(self, *, level: float = 0.95, draws: int = 2000, seed: int | None = None) -> pd.DataFrame:
-        """Mean of ratios (the paper's score) and ratio of means per site and window, with bootstrap intervals."""
-        return summarise(self.frame, level=level, draws=draws, seed=self.about.get("seed", 0) if seed is None else seed)
+    def summary(self, *, seed: int | None = None, **options: Any) -> pd.DataFrame:
+        """Mean of ratios (the paper's score) and ratio of means per site and window: see `summarise_recovery`."""
+        return summarise_recovery(self.frame, seed=self.about.get("seed", 0) if seed is None else seed, **options)
 
     def plot(self, metric: str = "mse", **options: Any) -> go.Figure:
         """Recovery by window, one line a site; layer × position maps where the dissection has positions."""

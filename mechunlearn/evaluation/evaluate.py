@@ -25,7 +25,7 @@ from .forward import Model, context_of, tokenizer_of
 from .generation import greedy_answers
 from .measures import MEASURES, TEXT, chosen_measures
 from .overlap import bleu, rouge_l
-from .tables import LABELS, check_groups, summarise
+from .tables import LABELS, check_groups, summarise_measures
 from .truth import closer_to_one, score_truth, true_better
 
 
@@ -45,7 +45,7 @@ def evaluate(
     seed: int = 0,
     run: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Measure facts group by group, and general text, with 95 % bootstrap intervals over facts or texts.
+    """Measure facts group by group, and general text, with 95 % intervals over subjects, facts or texts.
 
     With `before`, this is the global behaviour test of arXiv 2410.06606, on what is to be forgotten, what is near
     it, what is far from it, and general text: `evaluate(after, facts.held_out, text, before=before)`.
@@ -53,7 +53,7 @@ def evaluate(
     Args:
         model: what `load` gives (it carries its tokenizer).
         facts: all need answers; pass `facts.held_out` for prompts that were not trained. Its questions for one fact
-            count as that one fact in intervals and `n`.
+            count as that one fact in `n`. Intervals resample subjects, where facts have them: see `summarise_measures`.
         text: passages of general text, or their tokens.
         before: the model to compare generations and divergence with.
         measures: names in `MEASURES`; None takes all that the rest allows: generations and `text_kl` only with
@@ -71,8 +71,9 @@ def evaluate(
             A finished one of the same settings is only read.
 
     Returns:
-        One row a group and measure: the columns of `by` as text, then `measure`, `value` (a mean), `low`, `high`, `n`.
-        Rows of general text have "text" in the first column, None in further ones, and count texts.
+        One row a group and measure: the columns of `by` as text, then `measure`, `value` (a mean), `low`, `high`, `n`,
+        `n_clusters` (subjects; a fact without one counts by itself). Rows of general text have "text" in the first
+        column, None in further ones, and count texts.
 
     Raises:
         UserError: unknown measure or field; a measure without what it needs; a run folder of something else; as
@@ -98,7 +99,7 @@ def evaluate(
     if text is not None and set(wanted) & set(TEXT):
         of_text = [name for name in wanted if name in TEXT]
         found["texts"] = per_text(model, text, before=before, measures=of_text)
-    table = summarise(found.get("facts"), found.get("texts"), by=by, seed=seed)
+    table = summarise_measures(found.get("facts"), found.get("texts"), by=by, seed=seed)
     if run is not None and known is not None:
         about = {
             "model": _name(model), "before": _name(before), "by": list(by), "seed": seed,

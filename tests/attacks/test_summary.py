@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise
+from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise_attacks
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import bootstrap_interval
 
@@ -72,7 +72,7 @@ def by_hand(frame: pd.DataFrame, setting: str, model: str) -> tuple[dict[str, fl
 @settings(max_examples=8)
 def test_the_summary_by_setting_is_what_it_says(seed):
     frame = random_frame(seed)
-    table = summarise(frame, draws=200, seed=3).set_index("setting")
+    table = summarise_attacks(frame, resamples=200, seed=3).set_index("setting")
     assert list(table.index) == ["slow", "fast"] and (table["n"] == len(FACTS)).all()
     for setting in table.index:
         row = table.loc[setting]
@@ -83,7 +83,7 @@ def test_the_summary_by_setting_is_what_it_says(seed):
         ):  # fmt: skip
             listed = list(values.values())
             low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-            expected = [np.mean(listed), *bootstrap_interval(listed, samples=200, seed=3)]
+            expected = [np.mean(listed), *bootstrap_interval(listed, resamples=200, seed=3)]
             np.testing.assert_allclose([row[name], row[low], row[high]], expected, atol=1e-12)
         assert row["step"] == pytest.approx(step)
         start = frame[(frame["attack"] == "none") & (frame["model"] == "after")]
@@ -97,13 +97,13 @@ def test_the_worst_step_is_chosen_over_facts_not_over_questions():
     found = unattacked("after", {"a": [0], "b": [0]})
     found += rows("relearn", "x", "", 1, "after", {"a": [1, 1, 1, 0], "b": [0]})
     found += rows("relearn", "x", "", 2, "after", {"a": [0, 0, 0, 0], "b": [1]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (2, 0.5, 0.5)
     found += rows("relearn", "x", "", 3, "after", {"a": [1, 0, 0, 0], "b": [1]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (3, 0.625, 0.625)
     found += rows("relearn", "x", "", 4, "after", {"a": [1, 1, 1, 1], "b": [0]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (3, 0.625, 0.5)
 
 
@@ -129,7 +129,7 @@ def strongest_frame() -> pd.DataFrame:
 
 
 def test_the_strongest_setting_is_chosen_on_the_same_facts_for_each_model_by_itself():
-    table = summarise(strongest_frame(), by="attack").set_index("attack")
+    table = summarise_attacks(strongest_frame(), by="attack").set_index("attack")
     prompts = table.loc["prompts"]
     assert prompts["setting"] == "wide"  # "narrow" has the higher mean, but of one fact of four
     assert prompts["value"] == 0.5 and prompts["n"] == 4
@@ -144,7 +144,7 @@ def test_the_strongest_setting_is_chosen_on_the_same_facts_for_each_model_by_its
 
 
 def test_any_of_these_leaves_out_what_needs_the_model_before():
-    table = summarise(strongest_frame(), by="attack")
+    table = summarise_attacks(strongest_frame(), by="attack")
     assert list(table["attack"]) == ["prompts", "noise", "steer", ANY]
     row = table.set_index("attack").loc[ANY]
     assert row["setting"] == "noise: small" and row["value"] == pytest.approx(0.6)
@@ -157,7 +157,7 @@ def test_any_of_these_leaves_out_what_needs_the_model_before():
 
 
 def test_facts_that_a_setting_does_not_ask_are_left_out_by_setting():
-    table = summarise(strongest_frame()).set_index("setting")
+    table = summarise_attacks(strongest_frame()).set_index("setting")
     assert list(table["n"]) == [4, 1, 4, 4, 4]
     assert table.loc["narrow", "value"] == 1 and table.loc["narrow", "excess"] == 0
     assert table.loc["weak", "before"] == 1
@@ -166,7 +166,7 @@ def test_facts_that_a_setting_does_not_ask_are_left_out_by_setting():
 def test_without_a_twin_there_is_no_excess():
     frame = strongest_frame()
     for by in ("setting", "attack"):
-        table = summarise(frame[frame["model"] != "never-knew"], by=by)
+        table = summarise_attacks(frame[frame["model"] != "never-knew"], by=by)
         names = [name for name in table if "never_knew" in name or "excess" in name]
         assert len(names) == 6 and table[names].isna().all(axis=None) and table["value"].notna().all()
 
@@ -176,7 +176,7 @@ def test_without_a_twin_there_is_no_excess():
 def test_a_model_beside_itself_has_no_excess(by, measure):
     frame = random_frame(1)
     after = frame[frame["model"] == "after"]
-    table = summarise(pd.concat([after, after.assign(model="never-knew")]), measure, by=by)
+    table = summarise_attacks(pd.concat([after, after.assign(model="never-knew")]), measure, by=by)
     assert (table[["excess", "excess_low", "excess_high"]] == 0).all(axis=None)
     assert (table["value"] == table["never_knew"]).all()
 
@@ -211,8 +211,8 @@ def test_attacks_without_steps_have_no_curve():
 
 def test_wrong_wishes():
     with pytest.raises(UserError, match="no measure 'rouge'"):
-        summarise(random_frame(0), "rouge")
+        summarise_attacks(random_frame(0), "rouge")
     with pytest.raises(UserError, match="no measure 'rouge'"):
         curve(random_frame(0), "rouge")
     with pytest.raises(UserError, match="by setting or by attack"):
-        summarise(random_frame(0), by="model")
+        summarise_attacks(random_frame(0), by="model")

@@ -20,7 +20,7 @@ from mechunlearn.evaluation import (
     score_answers,
     score_choices,
     score_truth,
-    summarise,
+    summarise_measures,
     text_kl,
     text_loss,
 )
@@ -175,7 +175,7 @@ def test_text_is_measured_passage_by_passage():
     for row, passage in enumerate(TEXTS):
         assert found.text_loss[row] == pytest.approx(text_loss(model, [passage]), rel=1e-5)
         assert found.text_kl[row] == pytest.approx(text_kl(model, before, [passage]), rel=1e-5)
-    table = summarise(None, found).set_index("measure")
+    table = summarise_measures(None, found).set_index("measure")
     assert table.value["text_loss"] == pytest.approx(text_loss(model, TEXTS))
     assert list(per_text(model, TEXTS).columns) == ["tokens", "text_loss"]
 
@@ -231,7 +231,7 @@ def test_a_run_folder_keeps_everything_and_is_read_again(tmp_path, monkeypatch):
     kept = {path.name for path in (tmp_path / "run").glob("*")}
     assert kept == {"run.json", "frame.parquet", "facts.parquet", "texts.parquet"}
     facts = read_frame(tmp_path / "run" / "facts.parquet")
-    again = summarise(facts, read_frame(tmp_path / "run" / "texts.parquet"), by=("role", "fold"))
+    again = summarise_measures(facts, read_frame(tmp_path / "run" / "texts.parquet"), by=("role", "fold"))
     pd.testing.assert_frame_equal(again, table)
     run = read_run(tmp_path / "run")
     assert run["kind"] == "evaluation" and run["about"]["facts"]["hash"] == FACTS.hash

@@ -58,7 +58,7 @@ def test_resampling_is_with_replacement_over_facts():
     values = RNG.normal(size=25)
     generator = np.random.default_rng(7)
     means = [generator.choice(values, 25).mean() for _ in range(20_000)]
-    assert bootstrap_interval(values, samples=20_000) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+    assert bootstrap_interval(values, resamples=20_000) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
 
 
 @given(st.floats(-1e6, 1e6), st.integers(1, 40))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import bootstrap_interval, paired, summarise
+from mechunlearn.evaluation import bootstrap_interval, paired, summarise_measures
 
 RNG = np.random.default_rng(3)
 N = 40
@@ -27,7 +27,7 @@ def test_the_difference_is_taken_fact_by_fact():
     apart = (second.recall - first.recall)[1::2].to_numpy()
     assert row["difference"] == pytest.approx(apart.mean()) == row["second"] - row["first"]
     assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval(apart, seed=2))
-    alone = summarise(first.drop(columns="rank")).set_index("role").loc["near"]
+    alone = summarise_measures(first.drop(columns="rank")).set_index("role").loc["near"]
     assert row["high"] - row["low"] < 0.1 < alone["high"] - alone["low"]
 
 

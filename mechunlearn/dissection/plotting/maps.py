@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ...errors import UserError
-from ..summary import summarise
+from ..summary import summarise_recovery
 from .styles import METRICS, STATISTICS, arrow, choose, count, layers, number, text
 
 
@@ -40,7 +40,7 @@ def plot_positions(
             raise UserError(f"no fact {fact!r} in the layer × position rows")
         frame = frame[frame["fact"] == fact]
     frame, direction = choose(frame, metric, direction)
-    summary = summarise(frame, draws=500)  # for the hover
+    summary = summarise_recovery(frame, resamples=500)  # for the hover
     places = sorted({int(place) for place in frame["position"]})
     ticks = {place: _tick(frame.loc[frame["position"] == place, "token"], place) for place in places}
     sites = list(dict.fromkeys(summary["site"]))

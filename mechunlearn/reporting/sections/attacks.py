@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ...attacks.plots import plot_attacks, plot_curve
-from ...attacks.summary import ANY, curve, summarise
+from ...attacks.summary import ANY, curve, summarise_attacks
 from ...showing import plain, short
 from ..elements import Figure, flat, spaced
 from ..folders import AttacksRun
@@ -81,7 +81,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
 def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary by setting, with `helped` of each."""
     needs = frame.groupby(["attack", "setting"])["helped"].any().reset_index()
-    found = summarise(frame).merge(needs, on=["attack", "setting"], how="left")
+    found = summarise_attacks(frame).merge(needs, on=["attack", "setting"], how="left")
     return found.astype({"helped": bool})
 
 
@@ -125,7 +125,7 @@ def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shap
 
 def _strongest(frame: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     """The row of the strongest attack that gets no help; of the strongest of all where each does."""
-    over_all = summarise(frame, by="attack").set_index("attack")
+    over_all = summarise_attacks(frame, by="attack").set_index("attack")
     if ANY not in over_all.index:
         return _highest(summary)
     names = summary["attack"] + ": " + summary["setting"]

@@ -11,7 +11,7 @@ import pandas as pd
 from ...dissection.peaks import Peak, judged, peak_table
 from ...dissection.plotting.recovery import plot_positions, plot_recovery, window_families
 from ...dissection.plotting.styles import METRICS
-from ...dissection.summary import summarise
+from ...dissection.summary import summarise_recovery
 from ..elements import Figure, flat
 from ..fact_table import FactTable
 from ..folders import DissectionRun
@@ -42,7 +42,7 @@ class DissectionSection:
 
 def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
     """Everything the page says about one dissection."""
-    summary = summarise(run.frame)
+    summary = summarise_recovery(run.frame)
     about = run.run["about"]
     figures, more = _figures(run.frame, summary)
     words = Words.of(summary, controls=run.controls, facts=run.facts)
