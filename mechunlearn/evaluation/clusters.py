@@ -51,6 +51,6 @@ def resampled(summary: pd.DataFrame, cluster: str = "subject") -> str:
     counts = summary["n_clusters"][summary["n_clusters"] < summary["n"]]
     if counts.empty:
         return "facts"
-    low, high = counts.min(), counts.max()
+    low, high = int(counts.min()), int(counts.max())
     number = f"{low}" if low == high else f"{low} to {high}"
-    return f"{number} {cluster}{'s' * (high != 1)}"
+    return f"{number} {cluster}{'' if high == 1 else 's'}"

@@ -76,9 +76,7 @@ def bootstrap_interval(
     return _as_given(*edges, shape)
 
 
-def share_interval(
-    values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95
-) -> tuple[Any, Any]:
+def share_interval(values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95) -> tuple[Any, Any]:
     """Wilson's score interval of a share, of as many independent outcomes as the clusters are worth.
 
     The bootstrap says [0, 0] where nothing was right; this says how much could be missed: [0, 0.16] for 0 of 20.

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise_attacks
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import bootstrap_interval
+from mechunlearn.evaluation import bootstrap_interval, share_difference_interval, share_interval
 
 MODELS = ("after", "never-knew")
 FACTS = ("a", "b", "c", "d")
@@ -72,19 +72,20 @@ def by_hand(frame: pd.DataFrame, setting: str, model: str) -> tuple[dict[str, fl
 @settings(max_examples=8)
 def test_the_summary_by_setting_is_what_it_says(seed):
     frame = random_frame(seed)
-    table = summarise_attacks(frame, resamples=200, seed=3).set_index("setting")
+    table = summarise_attacks(frame).set_index("setting")
     assert list(table.index) == ["slow", "fast"] and (table["n"] == len(FACTS)).all()
+    assert (table["n_clusters"] == len(FACTS)).all()  # this frame has no subjects
     for setting in table.index:
         row = table.loc[setting]
         (value, step, last), (twin, _, _) = (by_hand(frame, setting, model) for model in MODELS)
-        for name, values in (
-            ("value", value), ("last", last), ("never_knew", twin),
-            ("excess", {fact: value[fact] - twin[fact] for fact in FACTS}),
-        ):  # fmt: skip
+        for name, values in (("value", value), ("last", last), ("never_knew", twin)):
             listed = list(values.values())
             low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-            expected = [np.mean(listed), *bootstrap_interval(listed, resamples=200, seed=3)]
+            expected = [np.mean(listed), *share_interval(listed)]
             np.testing.assert_allclose([row[name], row[low], row[high]], expected, atol=1e-12)
+        apart = [np.mean([value[fact] - twin[fact] for fact in FACTS])]
+        apart += share_difference_interval(list(twin.values()), list(value.values()))
+        np.testing.assert_allclose(row[["excess", "excess_low", "excess_high"]].astype(float), apart, atol=1e-12)
         assert row["step"] == pytest.approx(step)
         start = frame[(frame["attack"] == "none") & (frame["model"] == "after")]
         assert row["start"] == pytest.approx(np.mean([start[start["fact"] == f]["correct"].mean() for f in FACTS]))
@@ -177,8 +178,47 @@ def test_a_model_beside_itself_has_no_excess(by, measure):
     frame = random_frame(1)
     after = frame[frame["model"] == "after"]
     table = summarise_attacks(pd.concat([after, after.assign(model="never-knew")]), measure, by=by)
-    assert (table[["excess", "excess_low", "excess_high"]] == 0).all(axis=None)
-    assert (table["value"] == table["never_knew"]).all()
+    assert (table["excess"] == 0).all() and (table["value"] == table["never_knew"]).all()
+    if measure == "probability":
+        assert (table[["excess_low", "excess_high"]] == 0).all(axis=None)
+    else:  # two models that are right about the same four facts are not shown to be the same
+        assert (table["excess_low"] < 0).all() and (table["excess_high"] > 0).all()
+
+
+def test_a_probability_is_resampled_and_its_excess_paired():
+    frame = random_frame(2)
+    table = summarise_attacks(frame, "probability", resamples=200, seed=3).set_index("setting")
+    for setting in table.index:
+        found = recovered(frame, "probability").query("setting == @setting").pivot(index="fact", columns="model")
+        after, twin = found["value"]["after"], found["value"]["never-knew"]
+        for names, values in (
+            (("value", "low", "high"), after),
+            (("last", "last_low", "last_high"), found["last"]["after"]),
+            (("excess", "excess_low", "excess_high"), after - twin),
+        ):
+            expected = [values.mean(), *bootstrap_interval(values, resamples=200, seed=3)]
+            np.testing.assert_allclose(table.loc[setting, list(names)].astype(float), expected, atol=1e-12)
+
+
+def test_facts_of_one_subject_count_together():
+    """a and b are of one subject, c has none and d its own: three clusters, whatever the order of rows."""
+    subjects = {"a": "x", "b": "x", "c": None, "d": "y"}
+    frame = random_frame(4).assign(subject=lambda rows: rows["fact"].map(subjects))
+    table = summarise_attacks(frame).set_index("setting")
+    assert (table["n"] == 4).all() and (table["n_clusters"] == 3).all()
+    values = recovered(frame).query("setting == 'slow' and model == 'after'").set_index("fact")["value"]
+    expected = share_interval(values[list(FACTS)], clusters=["x", "x", None, "y"])
+    assert tuple(table.loc["slow", ["low", "high"]]) == pytest.approx(expected)
+    assert (curve(frame)["n_clusters"] == 3).all()
+    mixed = frame.sample(frac=1, random_state=0)
+    again = summarise_attacks(mixed, "probability").set_index("setting").loc[["slow", "fast"]]
+    pd.testing.assert_frame_equal(again, summarise_attacks(frame, "probability").set_index("setting"))
+    alone = summarise_attacks(frame, cluster="fact")
+    assert (alone["n_clusters"] == 4).all()
+    with pytest.raises(UserError, match="no such column"):
+        summarise_attacks(frame, cluster="colour")
+    with pytest.raises(UserError, match="'.' has several"):
+        summarise_attacks(frame, cluster="part")
 
 
 def test_the_curve_and_the_first_step_that_recovers():
@@ -193,9 +233,9 @@ def test_the_curve_and_the_first_step_that_recovers():
             & (frame["step"] == row.step)
         ]
         values = [own[own["fact"] == fact]["correct"].mean() for fact in FACTS]
-        expected = [np.mean(values), *bootstrap_interval(values)]
+        expected = [np.mean(values), *share_interval(values)]
         np.testing.assert_allclose([row.value, row.low, row.high], expected, atol=1e-12)
-        assert row.n == 4
+        assert row.n == row.n_clusters == 4
     level = float(found["value"].median())
     reached = steps_to_recover(frame, level).set_index(["setting", "model"])["step"]
     for key, own in found.groupby(["setting", "model"]):

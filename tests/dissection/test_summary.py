@@ -37,11 +37,11 @@ def small(distances: list[float], baselines: list[float], defined: list[bool] | 
     )
 
 
-def oracle(rows: pd.DataFrame, draws: int, seed: int) -> tuple[float, float, float, float]:
-    """Both estimates and the interval of each, one draw at a time (the draws of numpy's own generator)."""
-    rows = rows[rows["defined"]]
+def oracle(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[float, float, float, float]:
+    """Both estimates and the interval of each, one resample at a time (the picks of numpy's own generator)."""
+    rows = rows[rows["defined"]].sort_values("fact")
     n = len(rows)
-    picks = np.random.default_rng(seed).integers(n, size=(draws, n))
+    picks = np.random.default_rng(seed).integers(n, size=(resamples, n))
     means = [rows["recovery"].iloc[pick].mean() for pick in picks]
     ratios = [1 - rows["distance"].iloc[pick].sum() / rows["baseline"].iloc[pick].sum() for pick in picks]
     return (*np.percentile(means, [2.5, 97.5]), *np.percentile(ratios, [2.5, 97.5]))
@@ -137,7 +137,7 @@ def test_other_frames_are_refused_and_an_empty_one_is_empty() -> None:
     assert summarise_recovery(synthetic.frame(3, 3).iloc[:0]).empty
 
 
-@pytest.mark.parametrize("options", [{"level": 1.0}, {"level": 0.0}, {"draws": 0}])
+@pytest.mark.parametrize("options", [{"level": 1.0}, {"level": 0.0}, {"resamples": 0}])
 def test_senseless_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
         summarise_recovery(synthetic.frame(3, 3), **options)  # pyright: ignore[reportArgumentType]
@@ -156,5 +156,5 @@ def test_all_groups_at_once_are_much_faster_than_one_by_one() -> None:
     assert len(summarise_recovery(frame)) == 640
     all_at_once = time.process_time() - start
     oracle(part, resamples=100, seed=0)
-    one_by_one = 640 * 20 * (time.process_time() - start - all_at_once)  # 640 groups of 2,000 draws
+    one_by_one = 640 * 20 * (time.process_time() - start - all_at_once)  # 640 groups of 2,000 resamples
     assert one_by_one > 50 * all_at_once
