@@ -77,11 +77,12 @@ def plot_curve(frame: pd.DataFrame, measure: str = "correct") -> go.Figure:
                     hovertemplate="step %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>"
                     "n = %{customdata[2]} facts",
                 )  # fmt: skip
+    told = f"dashed: the model that never knew; in brackets 95 % intervals over {resampled(found)}"
     below = 30 + 20 * len(keys)  # pixels of the legend, a line a setting
     figure.update_yaxes(title_text=NAMES[measure], range=[-0.03, 1.03])
     figure.update_xaxes(title_text="step of the attack (epochs)", dtick=1)
     figure.update_layout(
-        title={"text": "Relearning, step by step", "subtitle": {"text": "dashed: the model that never knew"}},
+        title={"text": "Relearning, step by step", "subtitle": {"text": told}},
         template="simple_white", width=820, height=440 + below, margin={"t": 90, "b": 70 + below},
         legend={"orientation": "v", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "maxheight": below,
                 "tracegroupgap": 0},

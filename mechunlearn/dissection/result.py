@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import UserError
+from ..evaluation import resampled
 from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .peaks import strongest
@@ -92,15 +93,18 @@ class Dissection:
         return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
 
     def __str__(self) -> str:
-        return f"{self._told()}\n\n{plain(strongest(self.summary()))}"
+        summary = self.summary()
+        return f"{self._told(summary)}\n\n{plain(strongest(summary))}"
 
     def _repr_html_(self) -> str:
-        return shown(self._told(), strongest(self.summary()))
+        summary = self.summary()
+        return shown(self._told(summary), strongest(summary))
 
-    def _told(self) -> str:
+    def _told(self, summary: pd.DataFrame) -> str:
         controls = self.controls["passed"].dropna()
         return (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
             f"facts, {self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
-            "Where most comes back at each site (squared difference of the logits, mean of ratios):"
+            "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
+            f"{resampled(summary)}):"
         )

@@ -103,7 +103,7 @@ def _refuse_repeats(group: Int[np.ndarray, " row"], questions: pd.Series) -> Non
 
 def _by_fact(frame: pd.DataFrame, group: Int[np.ndarray, " row"], names: pd.Index) -> _ByFact:
     shape = (int(group.max()) + 1, len(names))
-    cell = group * len(names) + names.get_indexer(facts_of(frame["fact"]))
+    cell = group * len(names) + names.get_indexer(pd.Index(facts_of(frame["fact"])))
     defined = frame["defined"].to_numpy(dtype=bool)
 
     def sums(values: np.ndarray) -> Float[np.ndarray, "group fact"]:

@@ -1,8 +1,8 @@
 """What a model knows and what it lost: answers, choices, memorisation, truth, disruption, and their intervals."""
 
 from .answers import AnswerLogprob, AnswerScores, answer_logprob, recall, score_answers
-from .clusters import clusters_of, facts_of, resampled
 from .choosing import ChoiceScores, choice_accuracy, choice_probability, score_choices
+from .clusters import clusters_of, facts_of, resampled
 from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
 from .evaluate import evaluate, per_fact, per_text
 from .generation import greedy_answers
@@ -23,14 +23,6 @@ from .tables import paired, summarise_measures
 from .truth import TruthScores, closer_to_one, log_truth_ratio, score_truth, true_better
 
 __all__ = [
-    "share_interval",
-    "share_difference_interval",
-    "resampled",
-    "mean_interval",
-    "facts_of",
-    "difference_interval",
-    "count_clusters",
-    "clusters_of",
     "MEASURES",
     "AnswerLogprob",
     "AnswerScores",
@@ -47,21 +39,29 @@ __all__ = [
     "choice_probability",
     "chosen_measures",
     "closer_to_one",
+    "clusters_of",
+    "count_clusters",
+    "difference_interval",
     "evaluate",
     "exact_memorisation",
     "extraction_strength",
+    "facts_of",
     "greedy_answers",
     "log_truth_ratio",
+    "mean_interval",
     "paired",
     "per_fact",
     "per_text",
     "per_text_kl",
     "per_text_loss",
     "recall",
+    "resampled",
     "rouge_l",
     "score_answers",
     "score_choices",
     "score_truth",
+    "share_difference_interval",
+    "share_interval",
     "summarise_measures",
     "text_kl",
     "text_loss",

@@ -46,8 +46,11 @@ def clusters_of(frame: pd.DataFrame, cluster: str, questions: str = "fact") -> p
 def resampled(summary: pd.DataFrame, cluster: str = "subject") -> str:
     """What the intervals of a summary are over, in words: "64 subjects", "48 to 64 subjects", "facts".
 
-    `summary` has `n` and `n_clusters`; where no two facts share a cluster, facts themselves were resampled.
+    `summary` has `n` and `n_clusters`; where no two facts share a cluster, facts themselves were resampled, as they
+    always were in tables of older versions, which lack `n_clusters`.
     """
+    if "n_clusters" not in summary:
+        return "facts"
     counts = summary["n_clusters"][summary["n_clusters"] < summary["n"]]
     if counts.empty:
         return "facts"

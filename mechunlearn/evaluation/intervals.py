@@ -70,10 +70,10 @@ def bootstrap_interval(
     if not below.all():
         raise UserError("the mean that the ratio is taken over is zero in a resample")
     tail = (1 - level) / 2
-    edges = np.quantile((top @ weights) / below, [tail, 1 - tail], axis=-1)
+    low, high = np.quantile((top @ weights) / below, [tail, 1 - tail], axis=-1)
     if top.shape[-1] == 1:
-        edges[:] = np.nan
-    return _as_given(*edges, shape)
+        low, high = np.full((2, len(top)), np.nan)
+    return _as_given(low, high, shape)
 
 
 def share_interval(values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95) -> tuple[Any, Any]:

@@ -217,7 +217,7 @@ def test_facts_of_one_subject_count_together():
     assert (alone["n_clusters"] == 4).all()
     with pytest.raises(UserError, match="no such column"):
         summarise_attacks(frame, cluster="colour")
-    with pytest.raises(UserError, match="'.' has several"):
+    with pytest.raises(UserError, match=r"'.' has several"):
         summarise_attacks(frame, cluster="part")
 
 

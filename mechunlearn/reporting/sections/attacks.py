@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...attacks.plots import plot_attacks, plot_curve
 from ...attacks.summary import ANY, curve, summarise_attacks
+from ...evaluation import resampled
 from ...showing import plain, short
 from ..elements import Figure, flat, spaced
 from ..folders import AttacksRun
@@ -52,6 +53,7 @@ class AttacksSection:
     anchor: str
     models: str
     words: AttackWords
+    over: str  # what intervals resample
     figures: list[Figure]
     table: pd.DataFrame  # attack, setting, and COLUMNS, as texts
     settings: list[tuple[str, str]]
@@ -71,6 +73,7 @@ def attacks_section(run: AttacksRun, anchor: str) -> AttacksSection:
         anchor=anchor,
         models=_models(run.run["about"].get("models") or {}),
         words=AttackWords.of(run.frame, left_out),
+        over=resampled(summary),
         figures=figures,
         table=_table(summary),
         settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
@@ -91,8 +94,15 @@ def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None)
     table = _table(summary)
     words = AttackWords.of(frame, left_out)
     minds = [f"Mind: {warning}" for warning in words.warnings]
+    brackets = f"Brackets: 95 % intervals over {resampled(summary)}."
     return "\n".join(
-        [plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])), "", words.headline, *minds]
+        [
+            plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])),
+            brackets,
+            "",
+            words.headline,
+            *minds,
+        ]
     )
 
 

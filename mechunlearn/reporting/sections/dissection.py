@@ -12,6 +12,7 @@ from ...dissection.peaks import Peak, judged, peak_table
 from ...dissection.plotting.recovery import plot_positions, plot_recovery, window_families
 from ...dissection.plotting.styles import METRICS
 from ...dissection.summary import summarise_recovery
+from ...evaluation import resampled
 from ..elements import Figure, flat
 from ..fact_table import FactTable
 from ..folders import DissectionRun
@@ -26,6 +27,7 @@ class DissectionSection:
     anchor: str
     about: dict[str, Any]
     words: Words
+    over: str  # what intervals resample
     figures: list[Figure]
     more_figures: list[Figure]
     peaks: pd.DataFrame
@@ -52,6 +54,7 @@ def dissection_section(run: DissectionRun, anchor: str) -> DissectionSection:
         anchor=anchor,
         about=about,
         words=words,
+        over=resampled(summary),
         figures=figures,
         more_figures=more,
         peaks=peak_table(words.peaks, _answered(run.answers, words.peaks)),

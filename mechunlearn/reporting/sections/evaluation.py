@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...evaluation import resampled
 from ..elements import flat, spaced
 from ..folders import EvaluationRun
 
@@ -21,6 +22,7 @@ class EvaluationSection:
     model: str
     before: str | None
     table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
+    over: str  # what intervals resample
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -39,6 +41,7 @@ def evaluation_section(run: EvaluationRun, anchor: str) -> EvaluationSection:
         model=str(about.get("model") or "a model"),
         before=about.get("before"),
         table=table.assign(measure=table["measure"].map(spaced)).map(str),
+        over=resampled(run.frame),
         settings=flat(about | settings),
         versions=flat(run.run.get("versions") or {}),
     )
@@ -58,4 +61,6 @@ def across(table: pd.DataFrame) -> pd.DataFrame:
     )
     order = {name: list(dict.fromkeys(cells[name])) for name in ("measure", "group")}
     wide = cells.pivot(index="measure", columns="group", values="cell").fillna("")
-    return wide.loc[order["measure"], order["group"]].rename_axis(index=None, columns="mean [95 %] n")
+    return wide.loc[order["measure"], order["group"]].rename_axis(
+        index=None, columns=f"mean [95 % over {resampled(table)}] n"
+    )
