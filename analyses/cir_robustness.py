@@ -19,7 +19,7 @@ from organism_settings import CHOSEN, Trial, apart, by_cir, unlearn
 from studies import Tables, study
 
 import mechunlearn as mu
-from mechunlearn.attacks import Relearn, recovered, summarise
+from mechunlearn.attacks import Relearn, recovered, summarise_attacks
 from mechunlearn.evaluation import evaluate
 
 STEM = "cir_robustness"
@@ -105,12 +105,12 @@ def do(job: str, folder: Path, options: dict[str, Any] | None = None, quick: boo
     )  # fmt: skip
     tables = {"runs": pd.DataFrame([about | values])}
     if kind == "suite":
-        return tables | {"suite": summarise(found.frame, by="attack").assign(**about)}
+        return tables | {"suite": summarise_attacks(found.frame, by="attack").assign(**about)}
     kept = ("kind", "method", "budget", "seed")
     label = {key: about[key] for key in kept}
     unattacked = found.frame[(found.frame["attack"] == "none") & (found.frame["model"] == "after")]
     plain = unattacked[unattacked["role"] == "forget"].groupby("fact")["correct"].mean().rename("unattacked")
-    by_cell = summarise(found.frame, by="setting")[["setting", "value", "low", "high", "last", "near"]]
+    by_cell = summarise_attacks(found.frame, by="setting")[["setting", "value", "low", "high", "last", "near"]]
     strongest = recovered(found.frame, by="attack").query("attack == 'relearn'")
     by_fact = strongest.merge(plain.reset_index(), on="fact")[["fact", "setting", "value", "last", "unattacked"]]
     return tables | {"facts": by_fact.assign(**label), "grid": by_cell.assign(**label)}

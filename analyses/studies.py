@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from mechunlearn.facts import Facts
 from mechunlearn.runs import RunFolder, write_frame
 
 RESULTS = Path(__file__).parent / "results"
@@ -152,25 +153,38 @@ def over_seeds(values: Sequence[float] | pd.Series, digits: int = 2) -> str:
     return mean if len(numbers) == 1 else f"{mean} [{low}, {high}]"
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame, draws: int = 2000) -> str:
-    """first − second, in the mean over seeds and facts, with a 95 % interval from resampling seeds and facts both.
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, subjects: Mapping[str, str], resamples: int = 2000, seed: int = 0
+) -> str:
+    """first − second, in the mean over seeds and facts, with a 95 % interval from resampling seeds and subjects both.
 
-    Both have `seed, fact, value`; only pairs that both have count. What three seeds say about other seeds is little:
-    the interval is one over facts, widened by how far these seeds lie apart.
+    Both have `seed, fact, value`; only pairs that both have count. `subjects` says what each fact is about; one that it
+    lacks is resampled by itself. What three seeds say about other seeds is little: the interval is one over subjects,
+    widened by how far these seeds lie apart.
     """
     both = first.merge(second, on=["seed", "fact"], suffixes=("_first", "_second"))
     both["difference"] = both["value_first"] - both["value_second"]
-    matrix = both.pivot(index="seed", columns="fact", values="difference").dropna(axis=1).to_numpy()
+    matrix = both.pivot(index="seed", columns="fact", values="difference").dropna(axis=1)
     if not matrix.size:
         return "–"
     n_seeds, n_facts = matrix.shape
-    random = np.random.default_rng(0)
-    means = [
-        matrix[random.integers(n_seeds, size=n_seeds)][:, random.integers(n_facts, size=n_facts)].mean()
-        for _ in range(draws)
-    ]
+    names = [f"subject {subjects[fact]}" if fact in subjects else f"fact {fact}" for fact in matrix.columns]
+    by_subject = matrix.T.groupby(np.asarray(names))
+    sums, counts = by_subject.sum().T.to_numpy(), by_subject.size().to_numpy()
+    n_subjects = len(counts)
+    random = np.random.default_rng(seed)
+    means = []
+    for _ in range(resamples):
+        rows, columns = random.integers(n_seeds, size=n_seeds), random.integers(n_subjects, size=n_subjects)
+        means.append(sums[rows][:, columns].sum() / (n_seeds * counts[columns].sum()))
     low, high = np.quantile(means, [0.025, 0.975])
-    return f"{matrix.mean():+.3f} [{low:+.3f}, {high:+.3f}], {n_seeds} seeds × {n_facts} facts"
+    of = f" of {n_subjects} subjects" if n_subjects < n_facts else ""
+    return f"{matrix.to_numpy().mean():+.3f} [{low:+.3f}, {high:+.3f}], {n_seeds} seeds × {n_facts} facts{of}"
+
+
+def subjects_of(facts: Facts) -> dict[str, str]:
+    """The subject of every fact that has one, by the fact's id."""
+    return {fact.id: fact.subject for fact in facts if fact.subject is not None}
 
 
 def _files(out: Path, job: str) -> list[Path]:

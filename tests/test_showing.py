@@ -13,7 +13,7 @@ from mechunlearn.dissection import Dissection
 from mechunlearn.dissection.peaks import strongest
 from mechunlearn.dissection.plotting.maps import plot_positions
 from mechunlearn.dissection.plotting.recovery import plot_recovery
-from mechunlearn.dissection.summary import summarise
+from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.evaluation import Evaluation
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
@@ -106,7 +106,7 @@ def test_cells() -> None:
 
 
 def test_the_strongest_patch_leaves_out_all_layers_at_once_where_there_are_others() -> None:
-    summary = summarise(synthetic.frame(6), draws=20)
+    summary = summarise_recovery(synthetic.frame(6), resamples=20)
     found = strongest(summary, "kl").set_index("site")
     rows = summary[(summary["metric"] == "kl") & (summary["site"] == "mlp_keys")]
     parts = rows[(rows["first_layer"] != 0) | (rows["last_layer"] != 5)]
@@ -118,7 +118,7 @@ def test_the_strongest_patch_leaves_out_all_layers_at_once_where_there_are_other
 
 def test_maps_show_the_position() -> None:
     frame = synthetic.frame(4, positions=True)
-    summary = summarise(frame[frame["position"].notna()], draws=20)
+    summary = summarise_recovery(frame[frame["position"].notna()], resamples=20)
     found = strongest(summary).set_index("site")
     rows = summary[(summary["metric"] == "mse") & (summary["site"] == "residual")]
     best = rows.loc[rows["mean_of_ratios"].idxmax()]
@@ -131,7 +131,7 @@ def test_what_is_undefined_is_called_so() -> None:
         frame["defined"], frame["recovery"] = False, float("nan")
         for part in (frame, frame[frame["position"].notna()]):
             if len(part):
-                text = plain(strongest(summarise(part, draws=20)))
+                text = plain(strongest(summarise_recovery(part, resamples=20)))
                 assert "undefined" in text and "nan" not in text
 
 
@@ -152,7 +152,7 @@ def hovers(figure, *parts: str) -> bool:
 
 
 def test_hovering_tells_site_window_value_and_interval(tmp_path) -> None:
-    summary = summarise(synthetic.frame(6, wild=True), draws=20)
+    summary = summarise_recovery(synthetic.frame(6, wild=True), resamples=20)
     figure = plot_recovery(summary)
     assert hovers(figure, "layers %{customdata[1]}", "recovery %{customdata[2]} [%{customdata[3]}", "n = ")
     row = summary[(summary["site"] == "mlp_keys") & (summary["metric"] == "mse") & (summary["mean_of_ratios"] < -5)]

@@ -10,7 +10,7 @@ from .kinds.quantise import Quantise, below_bin
 from .kinds.relearn import Relearn
 from .relearn import relearn
 from .result import Attacks
-from .summary import curve, recovered, steps_to_recover, summarise
+from .summary import curve, recovered, steps_to_recover, summarise_attacks
 from .weights import matrices
 
 __all__ = [
@@ -35,5 +35,5 @@ __all__ = [
     "recovered",
     "relearn",
     "steps_to_recover",
-    "summarise",
+    "summarise_attacks",
 ]

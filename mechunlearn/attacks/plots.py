@@ -7,7 +7,8 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from .summary import curve, summarise
+from ..evaluation import resampled
+from .summary import curve, summarise_attacks
 
 AFTER, TWIN, START = "#D55E00", "#0072B2", "#8A8A8A"
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
@@ -17,7 +18,7 @@ NAMES = {"correct": "recall of forget facts", "probability": "probability of an 
 
 def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "attack") -> go.Figure:
     """One line an attack: the attacked model and the never-knew model, with intervals; a tick where it started."""
-    summary = summarise(frame, measure, by=by)[::-1]  # plotly draws from below
+    summary = summarise_attacks(frame, measure, by=by)[::-1]  # plotly draws from below
     shown = summary["setting"] if by == "setting" else [""] * len(summary)
     names = [_name(str(attack), str(setting)) for attack, setting in zip(summary["attack"], shown, strict=True)]
     figure = go.Figure()
@@ -46,7 +47,7 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
             "text": "What comes back under attack",
             "subtitle": {
                 "text": f"strongest {'setting and step' if by == 'attack' else 'step'} of each; "
-                "bars: 95 % bootstrap intervals over facts"
+                f"bars: 95 % intervals over {resampled(summary)}"
             },
         },
         template="simple_white", width=820, height=240 + 34 * len(names), margin={"t": 90, "l": 10, "b": 110},
@@ -76,11 +77,12 @@ def plot_curve(frame: pd.DataFrame, measure: str = "correct") -> go.Figure:
                     hovertemplate="step %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>"
                     "n = %{customdata[2]} facts",
                 )  # fmt: skip
+    told = f"dashed: the model that never knew; in brackets 95 % intervals over {resampled(found)}"
     below = 30 + 20 * len(keys)  # pixels of the legend, a line a setting
     figure.update_yaxes(title_text=NAMES[measure], range=[-0.03, 1.03])
     figure.update_xaxes(title_text="step of the attack (epochs)", dtick=1)
     figure.update_layout(
-        title={"text": "Relearning, step by step", "subtitle": {"text": "dashed: the model that never knew"}},
+        title={"text": "Relearning, step by step", "subtitle": {"text": told}},
         template="simple_white", width=820, height=440 + below, margin={"t": 90, "b": 70 + below},
         legend={"orientation": "v", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "maxheight": below,
                 "tracegroupgap": 0},

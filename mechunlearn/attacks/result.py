@@ -10,10 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import UserError
+from ..evaluation import resampled
 from ..runs import RunFolder, read_frame, read_run
 from ..showing import shown
 from .plots import plot_attacks, plot_curve
-from .summary import NEEDED, curve, steps_to_recover, summarise
+from .summary import NEEDED, curve, steps_to_recover, summarise_attacks
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Attacks:
     Attributes:
         frame: one row per attack × setting × part × step × model × question: `attack` ("none" for the models as they
             are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
-            unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `role`, `fold`,
-            `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `helped` (by what an
-            attacker need not have: the model before, or the beginning of the answer), `broke` (of the rows before an
-            attempt that went too far to be asked: its setting and part, and why; else "").
+            unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `subject`,
+            `role`, `fold`, `correct` (greedy, every token), `probability` (of an answer token, geometric mean),
+            `helped` (by what an attacker need not have: the model before, or the beginning of the answer), `broke` (of the rows
+            before an attempt that went too far to be asked: its setting and part, and why; else "").
         about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they
             lacked.
     """
@@ -35,8 +36,8 @@ class Attacks:
     about: dict[str, Any]
 
     def summary(self, measure: str = "correct", *, by: str = "setting", **options: Any) -> pd.DataFrame:
-        """Recall after each attack, worst and last step, beside the model that never knew: see `summarise`."""
-        return summarise(self.frame, measure, by=by, **options)
+        """Recall after each attack, worst and last step, beside the model that never knew: see `summarise_attacks`."""
+        return summarise_attacks(self.frame, measure, by=by, **options)
 
     def curve(self, measure: str = "correct") -> pd.DataFrame:
         """Recall step by step of the attacks that go in steps."""
@@ -88,9 +89,11 @@ class Attacks:
         return f"Attacks({self.frame['fact'].nunique()} facts; {names}; {len(self.frame)} rows)"
 
     def _repr_html_(self) -> str:
+        summary = self.summary(by="attack", resamples=500)
         columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
         sentence = (
             f"What came back of {self.frame['fact'].nunique()} facts under attack: recall before it (start), at the "
-            "strongest setting and step (value), and in a model that never knew; plot() draws it."
+            f"strongest setting and step (value; low to high: 95 % intervals over {resampled(summary)}), and in a "
+            "model that never knew; plot() draws it."
         )
-        return shown(sentence, self.summary(by="attack", draws=500)[columns])
+        return shown(sentence, summary[columns])

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..evaluation import bootstrap_interval
+from ..evaluation import MEASURES, clusters_of, count_clusters, difference_interval, mean_interval
 
-MEASURES = ("correct", "probability")
+OUTCOMES = {"correct": "recall", "probability": "answer_probability"}  # by the names that evaluation gives them
 ANY = "any of these"
 KEYS = ("attack", "setting", "part", "step", "model", "fact", "question", "role", "fold")
-NEEDED = [*KEYS, *MEASURES, "helped", "broke"]
+NEEDED = [*KEYS, *OUTCOMES, "helped", "broke"]
 
 
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
@@ -58,51 +58,64 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
     return found[["attack", "setting", "model", "fact", "value", "step", "last"]].reset_index(drop=True)
 
 
-def summarise(
+def summarise_attacks(
     frame: pd.DataFrame,
     measure: str = "correct",
     *,
     by: str = "setting",
+    cluster: str = "subject",
     level: float = 0.95,
-    draws: int = 2000,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row an attack (and setting): what came back of the forget facts, beside the anchors.
 
-    Intervals are over facts, and take the step and the setting that were chosen as given. Arguments and errors as
-    `recovered`.
+    Intervals take the step and the setting that were chosen as given. Those of recall are for shares (Wilson's; of the
+    excess Newcombe's), those of a probability by the bootstrap. Other arguments and errors as `recovered`.
+
+    Args:
+        cluster: what intervals are over: a column that labels facts, or "fact" for each by itself.
+        level, resamples, seed: of the intervals.
 
     Returns:
-        `attack, setting, n` (facts); `start` (the model after, unattacked, on the same facts); `value, low, high` at
-        the worst step; `step`; `last, last_low, last_high`; the twin's `never_knew, never_knew_low, never_knew_high`
-        at its own worst; `excess, excess_low, excess_high` = value − never_knew, paired by fact; NaN where no twin was
-        attacked. `before`: the model before under the same attack, where it was tried (prompts). `near`: what the
-        attacked model still knows of near facts at the last step.
+        `attack, setting, n` (facts), `n_clusters`; `start` (the model after, unattacked, on the same facts); `value,
+        low, high` at the worst step; `step`; `last, last_low, last_high`; the twin's `never_knew, never_knew_low,
+        never_knew_high` at its own worst; `excess, excess_low, excess_high` = value − never_knew, paired by fact; NaN
+        where no twin was attacked. `before`: the model before under the same attack, where it was tried (prompts).
+        `near`: what the attacked model still knows of near facts at the last step.
     """
     found = recovered(frame, measure, by=by)
     plain = frame[(frame["attack"] == "none") & (frame["model"] == "after") & (frame["role"] == "forget")]
     start = _by_fact(plain, measure)
     near = frame[(frame["role"] == "near") & (frame["model"] == "after")]
     near = near.groupby(["attack", "setting", "fact"])[measure].mean().groupby(["attack", "setting"]).mean()
-    options: dict[str, Any] = {"level": level, "samples": draws, "seed": seed}
+    clusters = clusters_of(frame[frame["role"] == "forget"], cluster)
+    options = {"share": _is_share(measure), "level": level, "resamples": resamples, "seed": seed}
     keys = ["attack"] if by == "attack" else ["attack", "setting"]
-    return pd.DataFrame([_row(rows, start, near, options) for _, rows in found.groupby(keys, sort=False)])
+    return pd.DataFrame([_row(rows, start, near, clusters, options) for _, rows in found.groupby(keys, sort=False)])
 
 
-def curve(frame: pd.DataFrame, measure: str = "correct", *, seed: int = 0) -> pd.DataFrame:
-    """Recall step by step of the attacks that go in steps: `attack, setting, model, step, value, low, high, n`.
+def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subject", seed: int = 0) -> pd.DataFrame:
+    """Recall step by step of the attacks that go in steps.
+
+    Returns:
+        `attack, setting, model, step, value, low, high, n, n_clusters`; intervals as in `summarise_attacks`.
 
     Raises:
-        UserError: unknown measure.
+        UserError: unknown measure; as `clusters_of`.
     """
     _check(measure)
     forget = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
+    keys = ["attack", "setting", "model", "step"]
+    stepped = forget[forget.groupby(keys[:2])["step"].transform("max") > 0]
+    clusters = clusters_of(forget, cluster)
     rows = []
-    for key, part in forget.groupby(["attack", "setting", "model", "step"], sort=False):
-        values = _by_fact(part, measure).to_numpy()
-        rows.append([*key, values.mean(), *bootstrap_interval(values, seed=seed), len(values)])
-    found = pd.DataFrame(rows, columns=["attack", "setting", "model", "step", "value", "low", "high", "n"])
-    return found[found.groupby(["attack", "setting"])["step"].transform("max") > 0].reset_index(drop=True)
+    for key, part in stepped.groupby(keys, sort=False):
+        values = _by_fact(part, measure)
+        labels = clusters.loc[values.index].to_numpy()
+        edges = mean_interval(values, labels, share=_is_share(measure), seed=seed)
+        rows.append([*key, values.mean(), *edges, len(values), count_clusters(labels)])
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n", "n_clusters"])
 
 
 def steps_to_recover(frame: pd.DataFrame, level: float = 0.5, measure: str = "correct") -> pd.DataFrame:
@@ -146,27 +159,44 @@ def _strongest(found: pd.DataFrame, unattacked: dict[str, pd.Series]) -> pd.Data
 
 
 def _check(measure: str) -> None:
-    if measure not in MEASURES:
-        raise UserError(f"no measure {measure!r}; measures are {', '.join(MEASURES)}")
+    if measure not in OUTCOMES:
+        raise UserError(f"no measure {measure!r}; measures are {', '.join(OUTCOMES)}")
 
 
-def _row(rows: pd.DataFrame, start: pd.Series, near: pd.Series, options: dict[str, Any]) -> dict[str, Any]:
+def _is_share(measure: str) -> bool:
+    return MEASURES[OUTCOMES[measure]].share
+
+
+def _row(
+    rows: pd.DataFrame, start: pd.Series, near: pd.Series, clusters: pd.Series, options: dict[str, Any]
+) -> dict[str, Any]:
     after, twin, before = (
         rows[rows["model"] == model].set_index("fact") for model in ("after", "never-knew", "before")
     )
     attack, setting = after["attack"].iloc[0], after["setting"].iloc[0]
     key = tuple(setting.split(": ", 1)) if attack == ANY else (attack, setting)
-    row = {"attack": attack, "setting": setting, "n": len(after), "start": float(start.reindex(after.index).mean())}
-    row |= _interval("value", after["value"], options) | {"step": after["step"].iloc[0]}
-    row |= _interval("last", after["last"].dropna(), options)
-    row |= _interval("never_knew", twin["value"], options)
-    row |= _interval("excess", (after["value"] - twin["value"]).dropna(), options)
+    row = {"attack": attack, "setting": setting, "n": len(after), "n_clusters": count_clusters(clusters[after.index])}
+    row |= {"start": float(start.reindex(after.index).mean())}
+    row |= _interval("value", after["value"], clusters, options) | {"step": after["step"].iloc[0]}
+    row |= _interval("last", after["last"].dropna(), clusters, options)
+    row |= _interval("never_knew", twin["value"], clusters, options)
+    row |= _excess(after["value"], twin["value"], clusters, options)
     same = before[before["setting"] == setting]["value"]
     return row | {"before": same.mean(), "near": float(near[key]) if key in near.index else np.nan}
 
 
-def _interval(name: str, values: pd.Series, options: dict[str, Any]) -> dict[str, float]:
+def _interval(name: str, values: pd.Series, clusters: pd.Series, options: dict[str, Any]) -> dict[str, float]:
     names = (name, "low", "high") if name == "value" else (name, f"{name}_low", f"{name}_high")
     if not len(values):
         return dict.fromkeys(names, np.nan)
-    return dict(zip(names, (float(values.mean()), *bootstrap_interval(values.to_numpy(), **options)), strict=True))
+    edges = mean_interval(values, clusters[values.index], **options)
+    return dict(zip(names, (float(values.mean()), *edges), strict=True))
+
+
+def _excess(after: pd.Series, twin: pd.Series, clusters: pd.Series, options: dict[str, Any]) -> dict[str, float]:
+    names = ("excess", "excess_low", "excess_high")
+    both = after.index.intersection(twin.index)
+    if not len(both):
+        return dict.fromkeys(names, np.nan)
+    edges = difference_interval(twin[both], after[both], clusters[both], **options)
+    return dict(zip(names, (float((after[both] - twin[both]).mean()), *edges), strict=True))

@@ -49,7 +49,8 @@ def evaluate(
 ) -> None:
     """Measure what a model knows, and what it lost.
 
-    Facts to forget, facts near and far, and general text, each with a 95 % bootstrap interval.
+    Facts to forget, facts near and far, and general text, each with a 95 % interval (over subjects, where facts have
+    them).
 
     \b
     Examples:

@@ -10,13 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import UserError
+from ..evaluation import resampled
 from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .metrics import PAPER_METRIC
 from .peaks import strongest
 from .plotting.maps import plot_positions
 from .plotting.recovery import plot_recovery
-from .summary import summarise
+from .summary import summarise_recovery
 
 FRAMES = ("frame", "controls", "facts", "answers")
 
@@ -52,9 +53,9 @@ class Dissection:
         """All of them by name, as they are kept."""
         return {name: getattr(self, name) for name in FRAMES}
 
-    def summary(self, *, level: float = 0.95, draws: int = 2000, seed: int | None = None) -> pd.DataFrame:
-        """Mean of ratios (the paper's score) and ratio of means per site and window, with bootstrap intervals."""
-        return summarise(self.frame, level=level, draws=draws, seed=self.about.get("seed", 0) if seed is None else seed)
+    def summary(self, *, seed: int | None = None, **options: Any) -> pd.DataFrame:
+        """Mean of ratios (the paper's score) and ratio of means per site and window: see `summarise_recovery`."""
+        return summarise_recovery(self.frame, seed=self.about.get("seed", 0) if seed is None else seed, **options)
 
     def plot(self, metric: str = PAPER_METRIC, **options: Any) -> go.Figure:
         """Recovery by window, one line a site; layer × position maps where the dissection has positions."""
@@ -100,15 +101,18 @@ class Dissection:
         return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
 
     def __str__(self) -> str:
-        return f"{self._told()}\n\n{plain(strongest(self.summary()))}"
+        summary = self.summary()
+        return f"{self._told(summary)}\n\n{plain(strongest(summary))}"
 
     def _repr_html_(self) -> str:
-        return shown(self._told(), strongest(self.summary()))
+        summary = self.summary()
+        return shown(self._told(summary), strongest(summary))
 
-    def _told(self) -> str:
+    def _told(self, summary: pd.DataFrame) -> str:
         controls = self.controls["passed"].dropna()
         return (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
             f"facts, {self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
-            "Where most comes back at each site (squared difference of the logits, mean of ratios):"
+            "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
+            f"{resampled(summary)}):"
         )

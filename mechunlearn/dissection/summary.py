@@ -9,91 +9,113 @@ two disagree, a few facts carry the mean of ratios.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ..errors import UserError
-from ..evaluation import bootstrap_interval
+from ..evaluation import bootstrap_interval, clusters_of, count_clusters, facts_of
 
 KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "position", "metric"]
+ESTIMATES = ["mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"]
 COLUMNS = [
     *["site", "kind", "direction", "first_layer", "last_layer", "centre", "position", "metric"],
-    *["mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"],
-    *["n", "n_undefined"],
+    *ESTIMATES,
+    *["n", "n_undefined", "n_clusters"],
 ]
 NEEDED = ["fact", *KEYS, "distance", "baseline", "recovery", "defined"]
 _CELLS_AT_ONCE = 4_000_000  # resampled estimates held in memory at a time: 32 MB
 
 
-def summarise(frame: pd.DataFrame, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+class _ByFact(NamedTuple):
+    """What is known of each fact in each group: zero where no question of it is defined."""
+
+    asked: Bool[np.ndarray, "group fact"]
+    defined: Bool[np.ndarray, "group fact"]
+    recovery: Float[np.ndarray, "group fact"]  # mean over the defined questions
+    distance: Float[np.ndarray, "group fact"]  # sums over them
+    baseline: Float[np.ndarray, "group fact"]
+
+
+def summarise_recovery(
+    frame: pd.DataFrame, *, cluster: str = "subject", level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """Summarise the rows of a dissection over its facts.
 
+    Questions that ask for one fact are taken together first, those that are defined: their mean recovery, and the sums
+    of their distances and baselines.
+
     Args:
-        frame: one row per fact × site × window × metric (`Dissection.frame`).
+        frame: one row per question × site × window × metric (`Dissection.frame`).
+        cluster: what intervals resample: a column of the frame that labels facts, or "fact" for each by itself. A
+            frame that has no subjects is resampled by fact.
         level: coverage of the percentile bootstrap intervals.
-        draws: resamplings of the facts; the same ones for every group with as many defined facts, so that two
-            sites or windows are compared on equal draws, whatever else the frame holds.
+        resamples: how often; the same ones for every group with as many clusters, so that two sites or windows are
+            compared on equal resamples, whatever else the frame holds.
         seed: of the resampling.
 
     Returns:
         One row per site × direction × window × position × metric with the columns `COLUMNS`, in the frame's
         order. `centre` is the middle of the window's layers (-1 for sites without layers). `n` counts the
-        defined facts that both estimates rest on, `n_undefined` the others, which are never averaged. With
-        n = 0 both estimates are NaN; with n < 2 the intervals are (one fact says nothing about spread).
+        defined facts that both estimates rest on, `n_undefined` the others, which are never averaged,
+        `n_clusters` the clusters of the defined ones. With n = 0 both estimates are NaN; with one cluster the
+        intervals are (it says nothing about spread).
 
     Raises:
-        UserError: columns are missing, or a fact occurs twice in a group (two dissections in one frame).
+        UserError: columns are missing, or a question occurs twice in a group (two dissections in one frame); as
+            `clusters_of` and `bootstrap_interval`.
     """
     if missing := [name for name in NEEDED if name not in frame.columns]:
         raise UserError(f"the frame has no column {', '.join(missing)}: it is not the frame of a dissection")
-    if not 0 < level < 1:
-        raise UserError(f"level must lie between 0 and 1, not {level}")
-    if draws < 1:
-        raise UserError(f"draws must be at least 1, not {draws}")
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
-    grouped = frame.groupby(KEYS, sort=False, dropna=False, observed=True)
-    group = grouped.ngroup().to_numpy()
-    fact, names = pd.factorize(frame["fact"])
-    _refuse_repeats(group, fact, len(names))
-
-    shape = (int(group.max()) + 1, len(names))
-    defined = np.zeros(shape, dtype=bool)
-    defined[group, fact] = frame["defined"].to_numpy(dtype=bool)
-    distance, baseline, recovery = (np.zeros(shape) for _ in range(3))
-    for table, name in ((distance, "distance"), (baseline, "baseline"), (recovery, "recovery")):
-        table[group, fact] = frame[name].to_numpy(dtype=float)
-        table[~defined] = 0.0  # zero weighs nothing in the sums; undefined values may be NaN
+    group = frame.groupby(KEYS, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    _refuse_repeats(group, frame["question" if "question" in frame else "fact"])
+    clusters = clusters_of(frame, cluster)
+    facts = _by_fact(frame, group, clusters.index)
 
     result = frame.loc[~pd.Series(group, index=frame.index).duplicated(), KEYS].reset_index(drop=True)
     result["centre"] = (result["first_layer"] + result["last_layer"]) / 2
-    result["n"] = defined.sum(axis=1)
-    result["n_undefined"] = np.bincount(group) - result["n"]
-    for name in COLUMNS[8:14]:
-        result[name] = np.nan
-    for rows, facts in _same_facts(defined):
-        columns = _estimates(
-            recovery[np.ix_(rows, facts)],
-            distance[np.ix_(rows, facts)],
-            baseline[np.ix_(rows, facts)],
-            level=level,
-            samples=draws,
-            seed=seed,
-        )
-        result.loc[rows, COLUMNS[8:14]] = columns
+    result["n"] = facts.defined.sum(axis=1)
+    result["n_undefined"] = facts.asked.sum(axis=1) - result["n"]
+    result["n_clusters"] = 0
+    result[ESTIMATES] = np.nan
+    options = {"level": level, "resamples": resamples, "seed": seed}
+    for rows, columns in _same_facts(facts.defined):
+        labels = clusters.to_numpy()[columns]
+        chosen = (table[np.ix_(rows, columns)] for table in (facts.recovery, facts.distance, facts.baseline))
+        result.loc[rows, ESTIMATES] = _estimates(*chosen, clusters=labels, **options)
+        result.loc[rows, "n_clusters"] = count_clusters(labels)
     return result[COLUMNS]
 
 
-def _refuse_repeats(group: np.ndarray, fact: np.ndarray, n_facts: int) -> None:
-    cells = group.astype(np.int64) * n_facts + fact
+def _refuse_repeats(group: Int[np.ndarray, " row"], questions: pd.Series) -> None:
+    question, names = pd.factorize(questions)
+    cells = group.astype(np.int64) * len(names) + question
     if len(np.unique(cells)) < len(cells):
         raise UserError(
             "a fact occurs twice for one site, window and metric: summarise one dissection at a time"
             " (split the frame by before, after or seed first)"
         )
+
+
+def _by_fact(frame: pd.DataFrame, group: Int[np.ndarray, " row"], names: pd.Index) -> _ByFact:
+    shape = (int(group.max()) + 1, len(names))
+    cell = group * len(names) + names.get_indexer(pd.Index(facts_of(frame["fact"])))
+    defined = frame["defined"].to_numpy(dtype=bool)
+
+    def sums(values: np.ndarray) -> Float[np.ndarray, "group fact"]:
+        found = np.bincount(cell[defined], values[defined], shape[0] * shape[1])
+        return found.reshape(shape).astype(float)  # of no defined row numpy counts in integers
+
+    count = sums(np.ones(len(frame)))
+    recovery, distance, baseline = (
+        sums(frame[name].to_numpy(dtype=float)) for name in ("recovery", "distance", "baseline")
+    )
+    asked = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape) > 0
+    return _ByFact(asked, count > 0, recovery / np.maximum(count, 1), distance, baseline)
 
 
 def _same_facts(defined: Bool[np.ndarray, "group fact"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -111,18 +133,16 @@ def _estimates(
     recovery: Float[np.ndarray, "group fact"],
     distance: Float[np.ndarray, "group fact"],
     baseline: Float[np.ndarray, "group fact"],
-    **resampling: Any,
+    **options: Any,
 ) -> Float[np.ndarray, "group 6"]:
     """Mean of ratios, its low and high end; ratio of means, its low and high end."""
-    result = np.full((len(recovery), 6), np.nan)
+    result = np.full((len(recovery), len(ESTIMATES)), np.nan)
     result[:, 0] = recovery.mean(axis=1)
     result[:, 3] = 1 - distance.sum(axis=1) / baseline.sum(axis=1)
-    if recovery.shape[1] < 2:
-        return result
-    step = max(1, _CELLS_AT_ONCE // resampling["samples"])
+    step = max(1, _CELLS_AT_ONCE // max(1, options["resamples"]))
     for start in range(0, len(recovery), step):
         part = slice(start, start + step)
-        result[part, 1], result[part, 2] = bootstrap_interval(recovery[part], **resampling)
-        low, high = bootstrap_interval(distance[part], over=baseline[part], **resampling)
+        result[part, 1], result[part, 2] = bootstrap_interval(recovery[part], **options)
+        low, high = bootstrap_interval(distance[part], over=baseline[part], **options)
         result[part, 4], result[part, 5] = 1 - high, 1 - low
     return result

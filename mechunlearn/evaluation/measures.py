@@ -13,14 +13,16 @@ Pass = Literal["answer", "choice", "truth", "generation", "text_loss", "text_kl"
 class Measure(NamedTuple):
     """One measure.
 
-    `what` it is, its `direction` in words, its `source`, and the `pass` over the data that it is read off (all
-    measures of one pass cost as much as one of them).
+    `what` it is, its `direction` in words, its `source`, and the pass over the data that it is `made_by` (all
+    measures of one pass cost as much as one of them). A `share` is a mean of what is right or wrong, 1 or 0: its
+    interval is one for shares, which knows that 0 of 20 is not certainly none.
     """
 
     what: str
     direction: str
     source: str
     made_by: Pass
+    share: bool = False
 
 
 _KNOWN = "1 = known, 0 = not"
@@ -30,7 +32,7 @@ _UNCHANGED = "1 = unchanged, 0 = nothing in common"
 _TOFU, _OPEN = "arXiv 2401.06121", "open-unlearning"
 
 MEASURES: dict[str, Measure] = {
-    "recall": Measure("greedy decoding gives the answer", _KNOWN, "exact match", "answer"),
+    "recall": Measure("greedy decoding gives the answer", _KNOWN, "exact match", "answer", True),
     "answer_probability": Measure("geometric mean of the answer tokens' probabilities", _KNOWN, _TOFU, "answer"),
     "answer_logprob": Measure("log-probability of the whole answer, nats", "0 = known, −∞ = not", "", "answer"),
     "rank": Measure("mean over answer tokens of the right token's rank", "1 = top, up to the vocabulary", "", "answer"),
@@ -40,7 +42,7 @@ MEASURES: dict[str, Measure] = {
         _KNOWN, "open-unlearning, floor corrected", "answer",
     ),
     "choice_accuracy": Measure("multiple choice: the right option scores highest", "1 = known, chance = guessing",
-                               "argmax, ties shared", "choice"),
+                               "argmax, ties shared", "choice", True),
     "choice_probability": Measure("multiple choice: probability of the right option", "1 = known, chance = guessing",
                                   "softmax at T = 1", "choice"),
     "truth_ratio_geometric": Measure("min(R, 1/R), R by the geometric mean", _TWINS, _OPEN, "truth"),

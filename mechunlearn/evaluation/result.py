@@ -16,7 +16,7 @@ from ..runs import RunFolder, read_frame, read_run
 from ..showing import shown
 from .measures import MEASURES
 from .plots import plot_measures
-from .tables import summarise
+from .tables import summarise_measures
 
 NEEDED = ("question", "fact", "role")
 
@@ -38,7 +38,7 @@ class Evaluation:
     about: dict[str, Any]
 
     def summary(self, by: Sequence[str] = ("role",), *, seed: int | None = None, **options: Any) -> pd.DataFrame:
-        """Means group by group, with 95 % intervals: see `summarise`, whose `options` these are.
+        """Means group by group, with 95 % intervals: see `summarise_measures`, whose `options` these are.
 
         Args:
             by: what makes the groups: any of fact, subject, relation, domain, fold, role. Facts without a value are in
@@ -53,7 +53,7 @@ class Evaluation:
             UserError: `by` names no fields of facts; a value that is infinite.
         """
         drawn = self.about["settings"]["seed"] if seed is None else seed
-        return summarise(self.frame, self.texts, by=by, seed=drawn, **options)
+        return summarise_measures(self.frame, self.texts, by=by, seed=drawn, **options)
 
     def plot(self, by: Sequence[str] = ("role",)) -> go.Figure:
         """Every measure in a row of its own, one colour a group."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from ..errors import UserError
-from .intervals import bootstrap_interval
+from .clusters import clusters_of
+from .intervals import bootstrap_interval, count_clusters, difference_interval, mean_interval
 from .measures import MEASURES, TEXT
 
 LABELS = ("question", "fact", "subject", "relation", "domain", "fold", "role")
@@ -22,53 +22,88 @@ def check_groups(by: Sequence[str]) -> None:
         raise UserError(f"facts cannot be grouped by {unknown or 'nothing'}; group by any of {', '.join(LABELS)}")
 
 
-def summarise(
+def summarise_measures(
     facts: pd.DataFrame | None,
     texts: pd.DataFrame | None = None,
     *,
     by: Sequence[str] = ("role",),
+    cluster: str = "subject",
+    level: float = 0.95,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The table that `Evaluation.summary` gives, from the frames of an evaluation.
 
-    Questions that ask for one fact are averaged first: `n` and the intervals are over facts.
+    Questions that ask for one fact (`Facts.questions`) are averaged first: `n` counts facts.
+
+    Args:
+        facts, texts: the frames of `per_fact` and `per_text`.
+        by: fields that make the groups.
+        cluster: what intervals resample: a column that labels facts, or "fact" for each by itself; `n_clusters` says
+            how many there are. Texts are resampled each by itself.
+        level, resamples, seed: of the intervals, which are Wilson's for shares (`Measure.share`), see `share_interval`,
+            and by the bootstrap for the rest.
+
+    Returns:
+        The columns of `by`, then `measure`, `value`, `low`, `high`, `n`, `n_clusters`.
 
     Raises:
-        UserError: `by` names no fields of facts; a value that is infinite.
+        UserError: `by` names no fields of facts; a value that is infinite; as `clusters_of`.
     """
     check_groups(by)
-    rows = []
-    for group, part in _groups(facts, by) if facts is not None else ():
+    options = {"level": level, "resamples": resamples, "seed": seed}
+    rows = [] if facts is None else list(_fact_rows(facts, by, cluster, options))
+    rows += [] if texts is None else list(_text_rows(texts, len(by) - 1, options))
+    return pd.DataFrame(rows, columns=[*by, "measure", "value", "low", "high", "n", "n_clusters"])
+
+
+def _fact_rows(facts: pd.DataFrame, by: Sequence[str], cluster: str, options: dict[str, Any]) -> Iterator[list]:
+    clusters = clusters_of(facts, cluster)
+    for group, part in _groups(facts, by):
         for measure in (name for name in MEASURES if name in part):
             values = _by_fact(part["fact"], part[measure])
             if len(values):
-                rows.append([*group, measure, values.mean(), *bootstrap_interval(values, seed=seed), len(values)])
-    for measure in (name for name in TEXT if texts is not None and name in texts):
-        assert texts is not None
-        count = texts["tokens"].to_numpy(dtype=float)
+                labels = clusters.loc[values.index].to_numpy()
+                edges = mean_interval(values, labels, share=MEASURES[measure].share, **options)
+                yield [*group, measure, values.mean(), *edges, len(values), count_clusters(labels)]
+
+
+def _text_rows(texts: pd.DataFrame, n_empty: int, options: dict[str, Any]) -> Iterator[list]:
+    count = texts["tokens"].to_numpy(dtype=float)
+    for measure in (name for name in TEXT if name in texts):
         total = texts[measure].to_numpy(dtype=float) * count
-        edges = bootstrap_interval(total, count, seed=seed)
-        rows.append(["text", *[None] * (len(by) - 1), measure, total.sum() / count.sum(), *edges, len(count)])
-    return pd.DataFrame(rows, columns=[*by, "measure", "value", "low", "high", "n"])
+        edges = bootstrap_interval(total, count, **options)
+        yield ["text", *[None] * n_empty, measure, total.sum() / count.sum(), *edges, len(count), len(count)]
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("role",), seed: int = 0) -> pd.DataFrame:
+def paired(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    by: Sequence[str] = ("role",),
+    cluster: str = "subject",
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """How two models differ on the same facts.
 
-    The interval is that of the mean difference, resampling facts: what makes a fact hard for both models cancels,
-    so it is narrower than the two models' own intervals suggest, and these may overlap where it excludes 0.
+    The interval is that of the mean difference: what makes a fact hard for both models cancels, so it is narrower than
+    the two models' own intervals suggest, and these may overlap where it excludes 0. Of shares it is Newcombe's
+    (`share_difference_interval`), of other measures the bootstrap's.
 
     Args:
         first, second: frames of the evaluations of two models, on the same facts in any order; several runs over
             seeds are averaged fact by fact before.
+        by, cluster, level, resamples, seed: as in `summarise_measures`; labels are those of `first`.
 
     Returns:
         One row a group and measure: the columns of `by`, `measure`, `first` and `second` (means), `difference`
-        (second − first), its `low` and `high`, `n`. Measures are those that both have; a fact counts where both
-        have a value.
+        (second − first), its `low` and `high`, `n`, `n_clusters`. Measures are those that both have; a fact counts
+        where both have a value.
 
     Raises:
-        UserError: other facts, a fact twice, no measure in common; as `summarise`.
+        UserError: other facts, a fact twice, no measure in common; as `summarise_measures`.
     """
     check_groups(by)
     for frame in (first, second):
@@ -81,21 +116,25 @@ def paired(first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("r
     if not measures:
         raise UserError("the two models have no measure in common")
     second = second.set_index("question").loc[first["question"]].reset_index()
-    rows = []
+    options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    clusters, rows = clusters_of(first, cluster), []
     for group, part in _groups(first, by):
         other = second.loc[part.index]
         for measure in measures:
             known = part[measure].notna().to_numpy() & other[measure].notna().to_numpy()
             if known.any():
                 old, new = (_by_fact(part["fact"][known], frame[measure][known]) for frame in (part, other))
-                edges = bootstrap_interval(new - old, seed=seed)
-                rows.append([*group, measure, old.mean(), new.mean(), (new - old).mean(), *edges, len(old)])
-    return pd.DataFrame(rows, columns=[*by, "measure", "first", "second", "difference", "low", "high", "n"])
+                labels = clusters.loc[old.index].to_numpy()
+                edges = difference_interval(old, new, labels, share=MEASURES[measure].share, **options)
+                counts = (len(old), count_clusters(labels))
+                rows.append([*group, measure, old.mean(), new.mean(), (new - old).mean(), *edges, *counts])
+    columns = [*by, "measure", "first", "second", "difference", "low", "high", "n", "n_clusters"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _by_fact(facts: pd.Series, values: pd.Series) -> Float[np.ndarray, " fact"]:
-    """The mean over the questions of each fact: they fail and succeed together, so only facts can be resampled."""
-    return values.dropna().groupby(facts, sort=False).mean().to_numpy(dtype=float)
+def _by_fact(facts: pd.Series, values: pd.Series) -> pd.Series:
+    """The mean over the questions of each fact, which fail and succeed together; facts in alphabetical order."""
+    return values.astype(float).dropna().groupby(facts).mean()
 
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:

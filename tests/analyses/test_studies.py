@@ -108,11 +108,29 @@ def test_paired_intervals_resample_seeds_and_facts(studies):
     frame = pd.DataFrame(rows, columns=["seed", "fact"])
     hard = random.normal(0, 3, 200)[frame["fact"]]
     first, second = (frame.assign(value=hard + random.normal(mean, 0.1, len(frame))) for mean in (1.0, 0.8))
-    text = studies.paired(first, second)
+    text = studies.paired(first, second, {})
     value, low, high = map(float, re.findall(r"[+-]\d\.\d+", text))
     assert low < 0.2 < high and high - low < 0.1 and value == pytest.approx(0.2, abs=0.02)
     assert text.endswith("3 seeds × 200 facts")
-    assert studies.paired(first[:0], second) == "–"
+    assert studies.paired(first[:0], second, {}) == "–"
+
+
+def test_paired_intervals_are_wider_where_subjects_share_what_they_lose(studies):
+    rows = [(seed, f"fact {fact:03d}") for seed in range(3) for fact in range(200)]
+    frame = pd.DataFrame(rows, columns=["seed", "fact"])
+    subjects = {f"fact {fact:03d}": f"subject {fact // 5:02d}" for fact in range(195)}
+    by_subject = np.random.default_rng(2).normal(0.2, 1.0, 40).repeat(5)
+    first, second = frame.assign(value=np.tile(by_subject, 3)), frame.assign(value=0.0)
+
+    def width(text: str) -> float:
+        low, high = map(float, re.findall(r"[+-]\d\.\d+", text)[1:])
+        return high - low
+
+    clustered, alone = studies.paired(first, second, subjects), studies.paired(first, second, {})
+    assert clustered.endswith("3 seeds × 200 facts of 44 subjects")  # the last five facts have none
+    assert width(clustered) == pytest.approx(np.sqrt(5) * width(alone), rel=0.15)
+    mixed = studies.paired(first.sample(frac=1, random_state=0), second, subjects)
+    assert mixed == clustered
 
 
 def test_over_seeds_the_mean_and_the_range(studies):

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from mechunlearn.attacks.plots import plot_attacks, plot_curve
-from mechunlearn.attacks.summary import curve, summarise
+from mechunlearn.attacks.summary import curve, summarise_attacks
 from mechunlearn.errors import UserError
 
 from .test_summary import random_frame, rows, strongest_frame
@@ -19,7 +19,7 @@ def traces(figure: go.Figure) -> dict[str, go.Scatter]:
 @pytest.mark.parametrize("by", ["attack", "setting"])
 def test_each_attack_has_its_marks(by):
     frame = strongest_frame()
-    table, figure = summarise(frame, by=by)[::-1], plot_attacks(frame, by=by)
+    table, figure = summarise_attacks(frame, by=by)[::-1], plot_attacks(frame, by=by)
     found = traces(figure)
     assert list(found) == ["never knew, attacked", "after unlearning, attacked", "after unlearning, unattacked"]
     for name, value, low, high in (

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from mechunlearn.attacks import Attacks, curve, steps_to_recover, summarise
+from mechunlearn.attacks import Attacks, curve, steps_to_recover, summarise_attacks
 from mechunlearn.errors import UserError
 from mechunlearn.runs import RunFolder, read_frame, write_frame
 
@@ -23,7 +23,7 @@ def test_kept_and_opened_again(found, tmp_path):
     opened = Attacks.load(folder)
     pd.testing.assert_frame_equal(opened.frame, found.frame)
     assert opened.about == found.about
-    pd.testing.assert_frame_equal(opened.summary(by="attack", draws=50), found.summary(by="attack", draws=50))
+    pd.testing.assert_frame_equal(opened.summary(by="attack", resamples=50), found.summary(by="attack", resamples=50))
     found.save(folder)  # the same once more is no harm
     other = Attacks(found.frame, {"settings": {"seed": 4}})
     with pytest.raises(UserError, match="other settings"):
@@ -32,7 +32,7 @@ def test_kept_and_opened_again(found, tmp_path):
 
 def test_what_it_gives_are_the_tables(found):
     pd.testing.assert_frame_equal(
-        found.summary("probability", draws=50), summarise(found.frame, "probability", draws=50)
+        found.summary("probability", resamples=50), summarise_attacks(found.frame, "probability", resamples=50)
     )
     pd.testing.assert_frame_equal(found.curve(), curve(found.frame))
     pd.testing.assert_frame_equal(found.steps_to_recover(0.6), steps_to_recover(found.frame, 0.6))

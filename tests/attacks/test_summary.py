@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise
+from mechunlearn.attacks.summary import ANY, curve, recovered, steps_to_recover, summarise_attacks
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import bootstrap_interval
+from mechunlearn.evaluation import bootstrap_interval, share_difference_interval, share_interval
 
 MODELS = ("after", "never-knew")
 FACTS = ("a", "b", "c", "d")
@@ -72,19 +72,20 @@ def by_hand(frame: pd.DataFrame, setting: str, model: str) -> tuple[dict[str, fl
 @settings(max_examples=8)
 def test_the_summary_by_setting_is_what_it_says(seed):
     frame = random_frame(seed)
-    table = summarise(frame, draws=200, seed=3).set_index("setting")
+    table = summarise_attacks(frame).set_index("setting")
     assert list(table.index) == ["slow", "fast"] and (table["n"] == len(FACTS)).all()
+    assert (table["n_clusters"] == len(FACTS)).all()  # this frame has no subjects
     for setting in table.index:
         row = table.loc[setting]
         (value, step, last), (twin, _, _) = (by_hand(frame, setting, model) for model in MODELS)
-        for name, values in (
-            ("value", value), ("last", last), ("never_knew", twin),
-            ("excess", {fact: value[fact] - twin[fact] for fact in FACTS}),
-        ):  # fmt: skip
+        for name, values in (("value", value), ("last", last), ("never_knew", twin)):
             listed = list(values.values())
             low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-            expected = [np.mean(listed), *bootstrap_interval(listed, samples=200, seed=3)]
+            expected = [np.mean(listed), *share_interval(listed)]
             np.testing.assert_allclose([row[name], row[low], row[high]], expected, atol=1e-12)
+        apart = [np.mean([value[fact] - twin[fact] for fact in FACTS])]
+        apart += share_difference_interval(list(twin.values()), list(value.values()))
+        np.testing.assert_allclose(row[["excess", "excess_low", "excess_high"]].astype(float), apart, atol=1e-12)
         assert row["step"] == pytest.approx(step)
         start = frame[(frame["attack"] == "none") & (frame["model"] == "after")]
         assert row["start"] == pytest.approx(np.mean([start[start["fact"] == f]["correct"].mean() for f in FACTS]))
@@ -97,13 +98,13 @@ def test_the_worst_step_is_chosen_over_facts_not_over_questions():
     found = unattacked("after", {"a": [0], "b": [0]})
     found += rows("relearn", "x", "", 1, "after", {"a": [1, 1, 1, 0], "b": [0]})
     found += rows("relearn", "x", "", 2, "after", {"a": [0, 0, 0, 0], "b": [1]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (2, 0.5, 0.5)
     found += rows("relearn", "x", "", 3, "after", {"a": [1, 0, 0, 0], "b": [1]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (3, 0.625, 0.625)
     found += rows("relearn", "x", "", 4, "after", {"a": [1, 1, 1, 1], "b": [0]})
-    row = summarise(pd.DataFrame(found)).iloc[0]
+    row = summarise_attacks(pd.DataFrame(found)).iloc[0]
     assert (row["step"], row["value"], row["last"]) == (3, 0.625, 0.5)
 
 
@@ -129,7 +130,7 @@ def strongest_frame() -> pd.DataFrame:
 
 
 def test_the_strongest_setting_is_chosen_on_the_same_facts_for_each_model_by_itself():
-    table = summarise(strongest_frame(), by="attack").set_index("attack")
+    table = summarise_attacks(strongest_frame(), by="attack").set_index("attack")
     prompts = table.loc["prompts"]
     assert prompts["setting"] == "wide"  # "narrow" has the higher mean, but of one fact of four
     assert prompts["value"] == 0.5 and prompts["n"] == 4
@@ -144,7 +145,7 @@ def test_the_strongest_setting_is_chosen_on_the_same_facts_for_each_model_by_its
 
 
 def test_any_of_these_leaves_out_what_needs_the_model_before():
-    table = summarise(strongest_frame(), by="attack")
+    table = summarise_attacks(strongest_frame(), by="attack")
     assert list(table["attack"]) == ["prompts", "noise", "steer", ANY]
     row = table.set_index("attack").loc[ANY]
     assert row["setting"] == "noise: small" and row["value"] == pytest.approx(0.6)
@@ -157,7 +158,7 @@ def test_any_of_these_leaves_out_what_needs_the_model_before():
 
 
 def test_facts_that_a_setting_does_not_ask_are_left_out_by_setting():
-    table = summarise(strongest_frame()).set_index("setting")
+    table = summarise_attacks(strongest_frame()).set_index("setting")
     assert list(table["n"]) == [4, 1, 4, 4, 4]
     assert table.loc["narrow", "value"] == 1 and table.loc["narrow", "excess"] == 0
     assert table.loc["weak", "before"] == 1
@@ -166,7 +167,7 @@ def test_facts_that_a_setting_does_not_ask_are_left_out_by_setting():
 def test_without_a_twin_there_is_no_excess():
     frame = strongest_frame()
     for by in ("setting", "attack"):
-        table = summarise(frame[frame["model"] != "never-knew"], by=by)
+        table = summarise_attacks(frame[frame["model"] != "never-knew"], by=by)
         names = [name for name in table if "never_knew" in name or "excess" in name]
         assert len(names) == 6 and table[names].isna().all(axis=None) and table["value"].notna().all()
 
@@ -176,9 +177,48 @@ def test_without_a_twin_there_is_no_excess():
 def test_a_model_beside_itself_has_no_excess(by, measure):
     frame = random_frame(1)
     after = frame[frame["model"] == "after"]
-    table = summarise(pd.concat([after, after.assign(model="never-knew")]), measure, by=by)
-    assert (table[["excess", "excess_low", "excess_high"]] == 0).all(axis=None)
-    assert (table["value"] == table["never_knew"]).all()
+    table = summarise_attacks(pd.concat([after, after.assign(model="never-knew")]), measure, by=by)
+    assert (table["excess"] == 0).all() and (table["value"] == table["never_knew"]).all()
+    if measure == "probability":
+        assert (table[["excess_low", "excess_high"]] == 0).all(axis=None)
+    else:  # two models that are right about the same four facts are not shown to be the same
+        assert (table["excess_low"] < 0).all() and (table["excess_high"] > 0).all()
+
+
+def test_a_probability_is_resampled_and_its_excess_paired():
+    frame = random_frame(2)
+    table = summarise_attacks(frame, "probability", resamples=200, seed=3).set_index("setting")
+    for setting in table.index:
+        found = recovered(frame, "probability").query("setting == @setting").pivot(index="fact", columns="model")
+        after, twin = found["value"]["after"], found["value"]["never-knew"]
+        for names, values in (
+            (("value", "low", "high"), after),
+            (("last", "last_low", "last_high"), found["last"]["after"]),
+            (("excess", "excess_low", "excess_high"), after - twin),
+        ):
+            expected = [values.mean(), *bootstrap_interval(values, resamples=200, seed=3)]
+            np.testing.assert_allclose(table.loc[setting, list(names)].astype(float), expected, atol=1e-12)
+
+
+def test_facts_of_one_subject_count_together():
+    """a and b are of one subject, c has none and d its own: three clusters, whatever the order of rows."""
+    subjects = {"a": "x", "b": "x", "c": None, "d": "y"}
+    frame = random_frame(4).assign(subject=lambda rows: rows["fact"].map(subjects))
+    table = summarise_attacks(frame).set_index("setting")
+    assert (table["n"] == 4).all() and (table["n_clusters"] == 3).all()
+    values = recovered(frame).query("setting == 'slow' and model == 'after'").set_index("fact")["value"]
+    expected = share_interval(values[list(FACTS)], clusters=["x", "x", None, "y"])
+    assert tuple(table.loc["slow", ["low", "high"]]) == pytest.approx(expected)
+    assert (curve(frame)["n_clusters"] == 3).all()
+    mixed = frame.sample(frac=1, random_state=0)
+    again = summarise_attacks(mixed, "probability").set_index("setting").loc[["slow", "fast"]]
+    pd.testing.assert_frame_equal(again, summarise_attacks(frame, "probability").set_index("setting"))
+    alone = summarise_attacks(frame, cluster="fact")
+    assert (alone["n_clusters"] == 4).all()
+    with pytest.raises(UserError, match="no such column"):
+        summarise_attacks(frame, cluster="colour")
+    with pytest.raises(UserError, match=r"'.' has several"):
+        summarise_attacks(frame, cluster="part")
 
 
 def test_the_curve_and_the_first_step_that_recovers():
@@ -193,9 +233,9 @@ def test_the_curve_and_the_first_step_that_recovers():
             & (frame["step"] == row.step)
         ]
         values = [own[own["fact"] == fact]["correct"].mean() for fact in FACTS]
-        expected = [np.mean(values), *bootstrap_interval(values)]
+        expected = [np.mean(values), *share_interval(values)]
         np.testing.assert_allclose([row.value, row.low, row.high], expected, atol=1e-12)
-        assert row.n == 4
+        assert row.n == row.n_clusters == 4
     level = float(found["value"].median())
     reached = steps_to_recover(frame, level).set_index(["setting", "model"])["step"]
     for key, own in found.groupby(["setting", "model"]):
@@ -211,8 +251,8 @@ def test_attacks_without_steps_have_no_curve():
 
 def test_wrong_wishes():
     with pytest.raises(UserError, match="no measure 'rouge'"):
-        summarise(random_frame(0), "rouge")
+        summarise_attacks(random_frame(0), "rouge")
     with pytest.raises(UserError, match="no measure 'rouge'"):
         curve(random_frame(0), "rouge")
     with pytest.raises(UserError, match="by setting or by attack"):
-        summarise(random_frame(0), by="model")
+        summarise_attacks(random_frame(0), by="model")

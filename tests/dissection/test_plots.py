@@ -12,12 +12,12 @@ import pytest
 from mechunlearn.dissection.plotting.maps import plot_positions
 from mechunlearn.dissection.plotting.recovery import plot_recovery, window_families
 from mechunlearn.dissection.plotting.styles import style
-from mechunlearn.dissection.summary import summarise
+from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 
 from ..reporting import synthetic
 
-SUMMARY = summarise(synthetic.frame(8), draws=50)
+SUMMARY = summarise_recovery(synthetic.frame(8), resamples=50)
 
 
 def lines(figure: go.Figure) -> dict[str, go.Scatter]:
@@ -44,9 +44,9 @@ def test_sources_are_alike() -> None:
 
     class Result:
         def summary(self) -> pd.DataFrame:
-            return summarise(frame)
+            return summarise_recovery(frame)
 
-    one, two, three = (plot_recovery(source) for source in (frame, summarise(frame), Result()))
+    one, two, three = (plot_recovery(source) for source in (frame, summarise_recovery(frame), Result()))
     assert one == two == three
 
 

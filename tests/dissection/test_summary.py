@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mechunlearn.dissection.summary import COLUMNS, summarise
+from mechunlearn.dissection.summary import COLUMNS, summarise_recovery
 from mechunlearn.errors import UserError
 
 from ..reporting import synthetic
@@ -37,11 +37,11 @@ def small(distances: list[float], baselines: list[float], defined: list[bool] | 
     )
 
 
-def oracle(rows: pd.DataFrame, draws: int, seed: int) -> tuple[float, float, float, float]:
-    """Both estimates and the interval of each, one draw at a time (the draws of numpy's own generator)."""
-    rows = rows[rows["defined"]]
+def oracle(rows: pd.DataFrame, resamples: int, seed: int) -> tuple[float, float, float, float]:
+    """Both estimates and the interval of each, one resample at a time (the picks of numpy's own generator)."""
+    rows = rows[rows["defined"]].sort_values("fact")
     n = len(rows)
-    picks = np.random.default_rng(seed).integers(n, size=(draws, n))
+    picks = np.random.default_rng(seed).integers(n, size=(resamples, n))
     means = [rows["recovery"].iloc[pick].mean() for pick in picks]
     ratios = [1 - rows["distance"].iloc[pick].sum() / rows["baseline"].iloc[pick].sum() for pick in picks]
     return (*np.percentile(means, [2.5, 97.5]), *np.percentile(ratios, [2.5, 97.5]))
@@ -50,7 +50,7 @@ def oracle(rows: pd.DataFrame, draws: int, seed: int) -> tuple[float, float, flo
 def test_agrees_with_a_slow_oracle() -> None:
     frame = synthetic.frame(11, 4)
     frame = frame[frame["site"].isin(["mlp_coefficients", "embedding"]) & frame["metric"].isin(["mse", "kl"])]
-    summary = summarise(frame, draws=60, seed=5)
+    summary = summarise_recovery(frame, resamples=60, seed=5)
     assert list(summary.columns) == COLUMNS
     assert len(summary) == frame.groupby(KEYS).ngroups
     for row in summary.itertuples():
@@ -65,7 +65,7 @@ def test_agrees_with_a_slow_oracle() -> None:
 
 
 def test_two_estimators_differ_where_one_fact_dominates() -> None:
-    row = summarise(small([1.0, 0.5, 100.0], [10.0, 10.0, 1.0])).iloc[0]
+    row = summarise_recovery(small([1.0, 0.5, 100.0], [10.0, 10.0, 1.0])).iloc[0]
     assert row.mean_of_ratios == pytest.approx((0.9 + 0.95 - 99) / 3)
     assert row.ratio_of_means == pytest.approx(1 - 101.5 / 21)
 
@@ -73,20 +73,20 @@ def test_two_estimators_differ_where_one_fact_dominates() -> None:
 def test_undefined_rows_are_counted_and_never_averaged() -> None:
     frame = small([1.0, 7.0, 3.0], [4.0, 1e-30, 4.0], [True, False, True])
     frame.loc[1, "distance"] = np.nan
-    row = summarise(frame).iloc[0]
+    row = summarise_recovery(frame).iloc[0]
     assert (row.n, row.n_undefined) == (2, 1)
     assert row.mean_of_ratios == pytest.approx(0.5) and row.ratio_of_means == pytest.approx(0.5)
     assert 0.25 <= row.mean_low <= row.mean_high <= 0.75
 
 
 def test_a_group_without_a_defined_row_is_there_and_empty() -> None:
-    row = summarise(small([1.0, 2.0], [0.0, 0.0], [False, False])).iloc[0]
+    row = summarise_recovery(small([1.0, 2.0], [0.0, 0.0], [False, False])).iloc[0]
     assert (row.n, row.n_undefined) == (0, 2)
     assert row[["mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"]].isna().all()
 
 
 def test_one_fact_has_an_estimate_but_no_interval() -> None:
-    row = summarise(small([1.0], [4.0])).iloc[0]
+    row = summarise_recovery(small([1.0], [4.0])).iloc[0]
     assert row.mean_of_ratios == 0.75 and row.ratio_of_means == 0.75
     assert np.isnan(row.mean_low) and np.isnan(row.ratio_high)
 
@@ -98,7 +98,7 @@ def test_one_fact_has_an_estimate_but_no_interval() -> None:
 )
 def test_bounds_and_invariances(rows: list[tuple[float, float, bool]], seed: int) -> None:
     frame = small(*map(list, zip(*rows, strict=True)))  # pyright: ignore[reportArgumentType]
-    row = summarise(frame, draws=200, seed=seed).iloc[0]
+    row = summarise_recovery(frame, resamples=200, seed=seed).iloc[0]
     good = [1 - d / b for d, b, ok in rows if ok]
     assert row.n == len(good) and row.n + row.n_undefined == len(rows)
     if len(good) >= 2:
@@ -106,19 +106,19 @@ def test_bounds_and_invariances(rows: list[tuple[float, float, bool]], seed: int
             assert min(good) - 1e-6 <= row[name] <= max(good) + 1e-6
         assert row.mean_low <= row.mean_high and row.ratio_low <= row.ratio_high
         scaled = frame.assign(distance=frame["distance"] * 3, baseline=frame["baseline"] * 3)
-        assert summarise(scaled, draws=200, seed=seed).iloc[0].ratio_low == pytest.approx(row.ratio_low)
+        assert summarise_recovery(scaled, resamples=200, seed=seed).iloc[0].ratio_low == pytest.approx(row.ratio_low)
 
 
 def test_other_groups_do_not_change_a_group() -> None:
     frame = synthetic.frame(10)
-    alone = summarise(frame[frame["site"] == "mlp_keys"])
-    among = summarise(frame)
+    alone = summarise_recovery(frame[frame["site"] == "mlp_keys"])
+    among = summarise_recovery(frame)
     among = among[among["site"] == "mlp_keys"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
 
 
 def test_maps_are_summarised_by_position() -> None:
-    summary = summarise(synthetic.frame(5, 3, positions=True))
+    summary = summarise_recovery(synthetic.frame(5, 3, positions=True))
     maps = summary[summary["position"].notna()]
     assert sorted(maps["position"].unique()) == list(range(9))
     assert (maps["n"] == 4).all()
@@ -128,19 +128,19 @@ def test_maps_are_summarised_by_position() -> None:
 def test_a_fact_twice_in_a_group_is_refused() -> None:
     frame = synthetic.frame(3, 3)
     with pytest.raises(UserError, match="twice"):
-        summarise(pd.concat([frame, frame]))
+        summarise_recovery(pd.concat([frame, frame]))
 
 
 def test_other_frames_are_refused_and_an_empty_one_is_empty() -> None:
     with pytest.raises(UserError, match="baseline, recovery"):
-        summarise(synthetic.frame(3, 3).drop(columns=["baseline", "recovery"]))
-    assert summarise(synthetic.frame(3, 3).iloc[:0]).empty
+        summarise_recovery(synthetic.frame(3, 3).drop(columns=["baseline", "recovery"]))
+    assert summarise_recovery(synthetic.frame(3, 3).iloc[:0]).empty
 
 
-@pytest.mark.parametrize("options", [{"level": 1.0}, {"level": 0.0}, {"draws": 0}])
+@pytest.mark.parametrize("options", [{"level": 1.0}, {"level": 0.0}, {"resamples": 0}])
 def test_senseless_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
-        summarise(synthetic.frame(3, 3), **options)  # pyright: ignore[reportArgumentType]
+        summarise_recovery(synthetic.frame(3, 3), **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_all_groups_at_once_are_much_faster_than_one_by_one() -> None:
@@ -153,8 +153,8 @@ def test_all_groups_at_once_are_much_faster_than_one_by_one() -> None:
     ]
     frame = pd.concat(blocks, ignore_index=True)
     start = time.process_time()
-    assert len(summarise(frame)) == 640
+    assert len(summarise_recovery(frame)) == 640
     all_at_once = time.process_time() - start
-    oracle(part, draws=100, seed=0)
-    one_by_one = 640 * 20 * (time.process_time() - start - all_at_once)  # 640 groups of 2,000 draws
+    oracle(part, resamples=100, seed=0)
+    one_by_one = 640 * 20 * (time.process_time() - start - all_at_once)  # 640 groups of 2,000 resamples
     assert one_by_one > 50 * all_at_once

@@ -21,7 +21,7 @@ from mechunlearn.evaluation import (
     score_answers,
     score_choices,
     score_truth,
-    summarise,
+    summarise_measures,
     text_kl,
     text_loss,
 )
@@ -55,14 +55,16 @@ SHORT = {"options": 3, "max_new_tokens": 4}
 def test_groups_are_measured_with_intervals():
     model, before = bridge(0), bridge(1)
     table = evaluate(model, FACTS, text=TEXTS, before=before, seed=3, **SHORT).summary()
-    assert list(table.columns) == ["role", "measure", "value", "low", "high", "n"]
+    assert list(table.columns) == ["role", "measure", "value", "low", "high", "n", "n_clusters"]
     assert list(table.role.unique()) == ["forget", "near", "all", "text"]
     row = table[(table.role == "near") & (table.measure == "answer_probability")].iloc[0]
     scores = score_answers(model, tokenize(FACTS.near, model.tokenizer))
     values = scores.mean_logprob.double().exp().numpy()
+    order = np.argsort([fact.id for fact in FACTS.near])  # resamples are of facts in the order of their names
     assert row.n == 6
     assert row.value == pytest.approx(np.mean(values), rel=1e-5)
-    assert (row.low, row.high) == pytest.approx(bootstrap_interval(values, seed=3), rel=1e-5)
+    assert (row.low, row.high) == pytest.approx(bootstrap_interval(values[order], seed=3), rel=1e-5)
+    assert (table.n_clusters == table.n).all()  # these facts have no subjects
     text = table[table.role == "text"].set_index("measure")
     assert text.value["text_loss"] == pytest.approx(text_loss(model, TEXTS))
     assert text.value["text_kl"] == pytest.approx(text_kl(model, before, TEXTS))
@@ -131,7 +133,7 @@ def test_recall_is_a_share_of_facts():
         return logits
 
     says_paris.tokenizer = model.tokenizer
-    assert summarise(per_question(says_paris, facts)).set_index("measure").value["recall"] == 0.5
+    assert summarise_measures(per_question(says_paris, facts)).set_index("measure").value["recall"] == 0.5
 
 
 def test_groups_may_be_finer():
@@ -177,7 +179,7 @@ def test_text_is_measured_passage_by_passage():
     for row, passage in enumerate(TEXTS):
         assert found.text_loss[row] == pytest.approx(text_loss(model, [passage]), rel=1e-5)
         assert found.text_kl[row] == pytest.approx(text_kl(model, before, [passage]), rel=1e-5)
-    table = summarise(None, found).set_index("measure")
+    table = summarise_measures(None, found).set_index("measure")
     assert table.value["text_loss"] == pytest.approx(text_loss(model, TEXTS))
     assert list(per_text(model, TEXTS).columns) == ["tokens", "text_loss"]
 
@@ -185,6 +187,7 @@ def test_text_is_measured_passage_by_passage():
 def test_every_measure_says_what_it_is():
     for measure in MEASURES.values():
         assert measure.what and "=" in measure.direction
+    assert [name for name, measure in MEASURES.items() if measure.share] == ["recall", "choice_accuracy"]
 
 
 @pytest.mark.parametrize(

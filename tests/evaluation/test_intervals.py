@@ -58,17 +58,20 @@ def test_resampling_is_with_replacement_over_facts():
     values = RNG.normal(size=25)
     generator = np.random.default_rng(7)
     means = [generator.choice(values, 25).mean() for _ in range(20_000)]
-    assert bootstrap_interval(values, samples=20_000) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+    assert bootstrap_interval(values, resamples=20_000) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
 
 
-@given(st.floats(-1e6, 1e6), st.integers(1, 40))
+@given(st.floats(-1e6, 1e6), st.integers(2, 40))
 def test_no_spread_no_width(value, n):
     assert bootstrap_interval([value] * n) == pytest.approx((value, value))
 
 
-def test_one_fact_gives_the_point():
-    assert bootstrap_interval([0.25]) == (0.25, 0.25)
-    assert bootstrap_interval([1.0], [4.0]) == (0.25, 0.25)
+def test_one_cluster_says_nothing_about_spread():
+    assert np.isnan(bootstrap_interval([0.25])).all()
+    assert np.isnan(bootstrap_interval([1.0], [4.0])).all()
+    assert np.isnan(bootstrap_interval([1.0, 2.0, 7.0], clusters=["a", "a", "a"])).all()
+    low, high = bootstrap_interval(np.ones((3, 4)), clusters=["a"] * 4)
+    assert low.shape == (3,) and np.isnan([low, high]).all()
 
 
 @pytest.mark.parametrize(
@@ -84,3 +87,17 @@ def test_one_fact_gives_the_point():
 def test_what_cannot_be_averaged_is_refused(values, over, message):
     with pytest.raises(UserError, match=message):
         bootstrap_interval(values, over)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": 1.0}, "level must lie between"),
+        ({"level": 0.0}, "level must lie between"),
+        ({"resamples": 0}, "resamples must be at least 1"),
+        ({"clusters": ["a"]}, "2 facts, and clusters for 1"),
+    ],
+)
+def test_senseless_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        bootstrap_interval([1.0, 2.0], **options)

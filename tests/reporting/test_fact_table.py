@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from mechunlearn.dissection.summary import summarise
+from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.reporting import Words
 from mechunlearn.reporting.fact_table import SHOWN, FactTable
 
@@ -16,7 +16,7 @@ from . import synthetic
 
 def table_of(frame: pd.DataFrame, facts: pd.DataFrame | None = None, hostile: list[str] | None = None) -> FactTable:
     facts = synthetic.facts(frame["fact"].nunique(), hostile) if facts is None else facts
-    peaks = Words.of(summarise(frame, draws=20)).peaks
+    peaks = Words.of(summarise_recovery(frame, resamples=20)).peaks
     return FactTable.of(facts, synthetic.answers(frame, hostile), frame, peaks)
 
 
@@ -77,7 +77,7 @@ def test_a_long_list_is_cut_and_counted() -> None:
 def test_a_patch_without_answers_for_all_facts_is_not_offered(missing: str) -> None:
     frame = synthetic.frame(6)
     answers = synthetic.answers(frame)
-    peaks = Words.of(summarise(frame, draws=20)).peaks
+    peaks = Words.of(summarise_recovery(frame, resamples=20)).peaks
     if missing == "window":
         answers = answers[answers["site"] != "value_vectors"]
         found = FactTable.of(synthetic.facts(6), answers, frame, peaks)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mechunlearn.dissection.peaks import amount, decimal, name
-from mechunlearn.dissection.summary import summarise
+from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.reporting import Words
 
 from . import synthetic
@@ -97,14 +97,14 @@ def test_a_change_that_only_all_layers_bring_back_is_told() -> None:
 
 def test_all_undefined() -> None:
     frame = synthetic.frame(5, undefined=5)
-    verdict = Words.of(summarise(frame, draws=20), controls=GOOD, facts=FACTS)
+    verdict = Words.of(summarise_recovery(frame, resamples=20), controls=GOOD, facts=FACTS)
     assert verdict.headline.startswith("Undefined")
     assert not any("nan" in text for text in (*verdict.evidence, *verdict.warnings))
 
 
 def test_some_undefined_and_few_facts_are_warned_of() -> None:
     frame = synthetic.frame(5, undefined=2)
-    warnings = " ".join(Words.of(summarise(frame, draws=20), controls=GOOD, facts=FACTS).warnings)
+    warnings = " ".join(Words.of(summarise_recovery(frame, resamples=20), controls=GOOD, facts=FACTS).warnings)
     assert "Only 3 facts" in warnings and "2 of 5 facts are undefined" in warnings
 
 
@@ -130,7 +130,7 @@ def test_the_other_direction_speaks_of_damage() -> None:
     table = summary({"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.8}}, direction="after->before")
     verdict = Words.of(table, controls=GOOD, facts=FACTS)
     assert "damage can be carried over" in verdict.headline and "after model's" in verdict.headline
-    both = Words.of(summarise(synthetic.frame(4, directions=("before->after", "after->before")), draws=20))
+    both = Words.of(summarise_recovery(synthetic.frame(4, directions=("before->after", "after->before")), resamples=20))
     assert both.headline.startswith("The answer can be put back")
     assert "damage can be carried over" in both.evidence[-1]
 

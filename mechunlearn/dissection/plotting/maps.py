@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from ...errors import UserError
 from ..metrics import PAPER_METRIC
-from ..summary import summarise
+from ..summary import summarise_recovery
 from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, text
 
 
@@ -44,7 +44,7 @@ def plot_positions(
         fact = str(chosen["question"].iloc[0])
         frame = chosen[chosen["question"] == fact]
     frame, direction = rows_of(frame, metric, direction)
-    summary = summarise(frame, draws=500)  # for the hover
+    summary = summarise_recovery(frame, resamples=500)  # for the hover
     places = sorted({int(place) for place in frame["position"]})
     ticks = {place: _tick(frame.loc[frame["position"] == place, "token"], place) for place in places}
     sites = list(dict.fromkeys(summary["site"]))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ...errors import UserError
 from ..metrics import PAPER_METRIC
-from ..summary import summarise
+from ..summary import summarise_recovery
 from ..windows import Windows, families
 from .styles import (
     GREY,
@@ -143,7 +143,7 @@ def window_families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _as_summary(source: Any) -> pd.DataFrame:
     if not isinstance(source, pd.DataFrame):
         return source.summary()
-    return source if "mean_of_ratios" in source.columns else summarise(source)
+    return source if "mean_of_ratios" in source.columns else summarise_recovery(source)
 
 
 def _is_all(summary: pd.DataFrame, n_layers: int) -> pd.Series:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import UserError
+from ...evaluation import resampled
 from ..metrics import METRICS
 
 STATISTICS = {
@@ -68,12 +69,13 @@ def number(value: float) -> str:
 
 
 def count(summary: pd.DataFrame) -> str:
-    """How many facts the estimates rest on."""
+    """How many facts the estimates rest on, and what their intervals are over."""
     if summary.empty:
         return "no facts"
     low, high, undefined = summary["n"].min(), summary["n"].max(), summary["n_undefined"].max()
     facts = f"n = {high} facts" if low == high else f"n = {low} to {high} facts"
-    return facts + (f", up to {undefined} undefined" if undefined else "")
+    undefined = f", up to {undefined} undefined" if undefined else ""
+    return f"{facts}{undefined}, 95 % intervals over {resampled(summary)}"
 
 
 def metric_words(name: object) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ...attacks.plots import plot_attacks, plot_curve
-from ...attacks.summary import ANY, curve, summarise
+from ...attacks.summary import ANY, curve, summarise_attacks
+from ...evaluation import resampled
 from ...facts import PROMPTS
 from ...showing import plain, short
 from ..elements import Figure, flat, spaced
@@ -53,6 +54,7 @@ class AttacksSection:
     anchor: str
     models: str
     words: AttackWords
+    over: str  # what intervals resample
     figures: list[Figure]
     table: pd.DataFrame  # attack, setting, and COLUMNS, as texts
     settings: list[tuple[str, str]]
@@ -72,6 +74,7 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
         anchor=anchor,
         models=_models(run.run["about"]),
         words=AttackWords.of(run.frame, left_out),
+        over=resampled(summary),
         figures=figures,
         table=_table(summary),
         settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
@@ -82,7 +85,7 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
 def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary by setting, with `helped` of each."""
     needs = frame.groupby(["attack", "setting"])["helped"].any().reset_index()
-    found = summarise(frame).merge(needs, on=["attack", "setting"], how="left")
+    found = summarise_attacks(frame).merge(needs, on=["attack", "setting"], how="left")
     return found.astype({"helped": bool})
 
 
@@ -92,8 +95,15 @@ def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None)
     table = _table(summary)
     words = AttackWords.of(frame, left_out)
     minds = [f"Mind: {warning}" for warning in words.warnings]
+    brackets = f"Brackets: 95 % intervals over {resampled(summary)}."
     return "\n".join(
-        [plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])), "", words.headline, *minds]
+        [
+            plain(table.assign(setting=[short(text, WIDTH) for text in table["setting"]])),
+            brackets,
+            "",
+            words.headline,
+            *minds,
+        ]
     )
 
 
@@ -126,7 +136,7 @@ def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shap
 
 def _strongest(frame: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
     """The row of the strongest attack that gets no help; of the strongest of all where each does."""
-    over_all = summarise(frame, by="attack").set_index("attack")
+    over_all = summarise_attacks(frame, by="attack").set_index("attack")
     if ANY not in over_all.index:
         return _highest(summary)
     names = summary["attack"] + ": " + summary["setting"]

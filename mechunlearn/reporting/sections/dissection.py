@@ -13,7 +13,8 @@ from ...dissection.peaks import Peak, judged, peak_table
 from ...dissection.plotting.maps import plot_positions
 from ...dissection.plotting.recovery import plot_recovery, window_families
 from ...dissection.plotting.styles import metric_words
-from ...dissection.summary import summarise
+from ...dissection.summary import summarise_recovery
+from ...evaluation import resampled
 from ..elements import Figure, flat
 from ..fact_table import FactTable
 from ..folders import DissectionFiles
@@ -28,6 +29,7 @@ class DissectionSection:
     anchor: str
     about: dict[str, Any]
     words: Words
+    over: str  # what intervals resample
     figures: list[Figure]
     more_figures: list[Figure]
     peaks: pd.DataFrame
@@ -44,7 +46,7 @@ class DissectionSection:
 
 def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     """Everything the page says about one dissection."""
-    summary = summarise(run.frame)
+    summary = summarise_recovery(run.frame)
     about = run.run["about"]
     figures, more = _figures(run.frame, summary)
     words = Words.of(summary, controls=run.controls, facts=run.facts)
@@ -54,6 +56,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
         anchor=anchor,
         about=about,
         words=words,
+        over=resampled(summary),
         figures=figures,
         more_figures=more,
         peaks=peak_table(words.peaks, _answered(run.answers, words.peaks)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...evaluation import resampled
 from ...facts import PROMPTS
 from ..elements import flat, spaced
 from ..folders import EvaluationFiles
@@ -23,6 +24,7 @@ class EvaluationSection:
     before: str | None
     asked: str  # in which phrasings, in words
     table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
+    over: str  # what intervals resample
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -31,7 +33,8 @@ def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
     """Everything the page says about one evaluation."""
     about = dict(run.result.about)
     measures, settings = about.pop("measures", None) or {}, about.pop("settings")
-    wide = across(run.result.summary())
+    summary = run.result.summary()
+    wide = across(summary)
     meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
     table = wide.assign(**{"what it is": meaning}).rename_axis(index="measure").reset_index()
     return EvaluationSection(
@@ -41,6 +44,7 @@ def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
         before=about.get("before"),
         table=table.assign(measure=table["measure"].map(spaced)).map(str),
         asked=PROMPTS[settings["prompts"]],
+        over=resampled(summary),
         settings=flat(about | {key: value for key, value in settings.items() if key not in about}),
         versions=flat(run.run.get("versions") or {}),
     )
@@ -60,4 +64,6 @@ def across(table: pd.DataFrame) -> pd.DataFrame:
     )
     order = {name: list(dict.fromkeys(cells[name])) for name in ("measure", "group")}
     wide = cells.pivot(index="measure", columns="group", values="cell").fillna("")
-    return wide.loc[order["measure"], order["group"]].rename_axis(index=None, columns="mean [95 %] n")
+    return wide.loc[order["measure"], order["group"]].rename_axis(
+        index=None, columns=f"mean [95 % over {resampled(table)}] n"
+    )

@@ -23,7 +23,7 @@ SHOWN_FACTS = 30
 READING = (
     "Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = the patch changed nothing, 1 = answers as the "
     "donor does. d is the squared difference of the logits at the positions that predict the answer (arXiv "
-    "2410.06606). Brackets and bands are 95 % bootstrap intervals over facts."
+    "2410.06606). Brackets and bands are 95 % bootstrap intervals."
 )
 
 
@@ -71,11 +71,12 @@ def blocks(content: Content) -> Iterator[Block]:
         yield section.words.headline
         yield from _minds(section.words.warnings)
         yield from section.figures
-        yield Table("Forget recall under attack: at the worst step, after the last, and the model that never knew.",
-                    section.table)  # fmt: skip
+        yield Table("Forget recall under attack: at the worst step, after the last, and the model that never knew; "
+                    f"95 % intervals over {section.over}.", section.table)  # fmt: skip
     for section in content.evaluations:
         yield Heading(f"Evaluation: {section.name}", 2)
-        yield Table(f"Measures of {section.model}, facts {section.asked}: mean [95 % interval] and n.", section.table)
+        yield Table(f"Measures of {section.model}, facts {section.asked}: mean [95 % interval over {section.over}] and "
+                    "n.", section.table)  # fmt: skip
     if content.missing:
         yield Heading("Not known here", 2)
         yield Bullets(content.missing)
@@ -89,7 +90,7 @@ def _dissection(section: DissectionSection) -> Iterator[Block]:
     yield section.words.headline
     yield from _minds(section.words.warnings)
     if len(section.peaks):
-        yield Table("Where each site recovers most.", section.peaks)
+        yield Table(f"Where each site recovers most; 95 % intervals over {section.over}.", section.peaks)
         yield READING
     yield Bullets(section.words.evidence)
     yield from section.figures
