@@ -25,9 +25,9 @@ class Attacks:
         frame: one row per attack × setting × part × step × model × question: `attack` ("none" for the models as they
             are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
             unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `subject`,
-            `role`, `fold`, `correct` (greedy, every token), `probability` (of an answer token, geometric mean), `helped`
-            (by what an attacker need not have: the model before, or the beginning of the answer), `broke` (of the rows
-            before an attempt that went too far to be asked: its setting and part, and why; else "").
+            `role`, `fold`, `correct` (greedy, every token), `probability` (of an answer token, geometric mean),
+            `helped` (by what an attacker need not have: the model before, or the beginning of the answer), `broke` (of
+            the rows before an attempt that went too far to be asked: its setting and part, and why; else "").
         about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they
             lacked.
     """
@@ -93,7 +93,7 @@ class Attacks:
         columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
         sentence = (
             f"What came back of {self.frame['fact'].nunique()} facts under attack: recall before it (start), at the "
-            f"strongest setting and step (value; low to high: 95 % intervals over {resampled(summary)}), and in a model "
+            f"strongest setting and step (value; low, high: 95 % intervals over {resampled(summary)}), and in a model "
             "that never knew; plot() draws it."
         )
         return shown(sentence, summary[columns])
