@@ -93,7 +93,7 @@ class Attacks:
         columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
         sentence = (
             f"What came back of {self.frame['fact'].nunique()} facts under attack: recall before it (start), at the "
-            f"strongest setting and step (value; low to high: 95 % intervals over {resampled(summary)}), and in a "
-            "model that never knew; plot() draws it."
+            f"strongest setting and step (value; low, high: 95 % intervals over {resampled(summary)}), and in a model "
+            "that never knew; plot() draws it."
         )
         return shown(sentence, summary[columns])

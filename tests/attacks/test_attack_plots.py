@@ -74,3 +74,11 @@ def test_unknown_measures():
     for plot in (plot_attacks, plot_curve):
         with pytest.raises(UserError, match="no measure 'rouge'"):
             plot(random_frame(0), "rouge")
+
+
+def test_it_is_said_what_intervals_are_over():
+    frame = random_frame(3)
+    of_two = frame.assign(subject=frame["fact"].map(dict(zip("abcd", "xxyy", strict=True))))
+    for shown, over in ((frame, "facts"), (of_two, "2 subjects")):
+        for figure in (plot_attacks(shown), plot_curve(shown)):
+            assert figure.layout.title.subtitle.text.endswith(f"95 % intervals over {over}")

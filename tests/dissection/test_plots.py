@@ -36,6 +36,7 @@ def test_lines_hold_the_summary() -> None:
     assert list(band.y) == [*rows["ratio_high"], *rows["ratio_low"][::-1]]
     subtitle = figure.layout.title.subtitle.text
     assert "before → after" in subtitle and "n = 6 facts" in subtitle and "2 undefined" in subtitle
+    assert subtitle.endswith("95 % intervals over facts")
     assert "KL" in figure.layout.title.text
 
 
@@ -158,3 +159,10 @@ def test_maps_need_positions_and_a_known_fact() -> None:
         plot_positions(synthetic.frame(3))
     with pytest.raises(UserError, match="'none'"):
         plot_positions(synthetic.frame(3, positions=True), fact="none")
+
+
+def test_it_is_said_what_intervals_are_over() -> None:
+    frame = synthetic.frame(8)
+    frame["subject"] = (frame["fact"].astype(int) // 2).astype(str)
+    figure = plot_recovery(frame)
+    assert figure.layout.title.subtitle.text.endswith("95 % intervals over 3 subjects")  # the fourth is undefined

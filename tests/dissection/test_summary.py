@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from mechunlearn.dissection.summary import COLUMNS, summarise_recovery
 from mechunlearn.errors import UserError
+from mechunlearn.evaluation import bootstrap_interval
 
 from ..reporting import synthetic
 
@@ -115,6 +116,45 @@ def test_other_groups_do_not_change_a_group() -> None:
     among = summarise_recovery(frame)
     among = among[among["site"] == "mlp_keys"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
+
+
+def asked_often(seed: int) -> pd.DataFrame:
+    """One window; five facts of two subjects and one without, each asked one to three times, some undefined."""
+    draw = np.random.default_rng(seed)
+    questions = [f"{fact}#h{place}" for fact in range(5) for place in range(1 + fact % 3)]
+    frame = small(draw.uniform(0, 2, len(questions)).tolist(), draw.uniform(1, 3, len(questions)).tolist())
+    frame = frame.assign(question=questions, fact=[question[0] for question in questions])
+    frame["subject"] = frame["fact"].map(dict(zip("01234", ["x", "x", "y", "y", None], strict=True)))
+    hidden = frame["question"].isin(["0#h0", "2#h1"])
+    return frame.assign(defined=~hidden, recovery=frame["recovery"].mask(hidden))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_questions_of_one_fact_are_taken_together_and_subjects_resampled(seed: int) -> None:
+    frame = asked_often(seed)
+    row = summarise_recovery(frame, seed=seed).iloc[0]
+    good = frame[frame["defined"]]
+    facts = good.groupby("fact").agg({"recovery": "mean", "distance": "sum", "baseline": "sum"})
+    assert (row.n, row.n_undefined, row.n_clusters) == (4, 1, 3) and list(facts.index) == [*"1234"]
+    assert row.mean_of_ratios == pytest.approx(facts["recovery"].mean())
+    assert row.ratio_of_means == pytest.approx(1 - facts["distance"].sum() / facts["baseline"].sum())
+    subjects = ["x", "y", "y", None]
+    expected = bootstrap_interval(facts["recovery"], clusters=subjects, seed=seed)
+    assert (row.mean_low, row.mean_high) == pytest.approx(expected)
+    low, high = bootstrap_interval(facts["distance"], facts["baseline"], clusters=subjects, seed=seed)
+    assert (row.ratio_low, row.ratio_high) == pytest.approx((1 - high, 1 - low))
+    mixed = summarise_recovery(frame.sample(frac=1, random_state=seed), seed=seed)
+    assert mixed.iloc[0][COLUMNS[8:]].tolist() == pytest.approx(row[COLUMNS[8:]].tolist())
+    older = frame.assign(fact=frame["question"]).drop(columns=["question", "subject"])  # a frame of an older version
+    alone = summarise_recovery(older, seed=seed).iloc[0]
+    assert (alone.n, alone.n_clusters) == (4, 4) and alone.mean_of_ratios == pytest.approx(row.mean_of_ratios)
+    pd.testing.assert_series_equal(alone, summarise_recovery(frame, cluster="fact", seed=seed).iloc[0])
+
+
+def test_one_subject_has_an_estimate_but_no_interval() -> None:
+    row = summarise_recovery(small([1.0, 2.0], [4.0, 4.0]).assign(subject="x")).iloc[0]
+    assert (row.n, row.n_clusters) == (2, 1) and row.mean_of_ratios == 0.625
+    assert np.isnan(row[["mean_low", "mean_high", "ratio_low", "ratio_high"]].astype(float)).all()
 
 
 def test_maps_are_summarised_by_position() -> None:
