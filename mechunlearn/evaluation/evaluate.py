@@ -104,7 +104,7 @@ def evaluate(
     about = {
         "settings": settings, "model": _name(model), "before": _name(before),
         "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
-        "texts": len(texts), "measures": {name: MEASURES[name]._asdict() for name in wanted},
+        "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
         "seconds": round(time.perf_counter() - began, 2),
     }  # fmt: skip
     found = Evaluation(frame, texts, about)

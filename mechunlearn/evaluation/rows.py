@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -16,9 +18,8 @@ from .answers import score_answers
 from .choosing import score_choices
 from .disruption import per_text_kl, per_text_loss
 from .generation import greedy_answers
-from .measures import MEASURES, TEXT, chosen_measures
-from .overlap import bleu, rouge_l
-from .truth import closer_to_one, score_truth, true_better
+from .measures import MEASURES, TEXT, Measure, chosen_measures
+from .truth import score_truth
 
 FIELDS = ("subject", "relation", "domain", "fold", "role")  # of a fact, that a row repeats
 
@@ -51,40 +52,36 @@ def per_question(
         UserError: as `evaluate`; a measure of general text.
     """
     wanted = chosen_measures(measures, before=before is not None, text=False)
-    needed = {MEASURES[name].made_by for name in wanted}
-    found: dict[str, Float[np.ndarray, " fact"]] = {}
-    if "answer" in needed:
-        tokens = tokenize(facts, tokenizer_of(model), template, context=context_of(model))
-        scores = score_answers(model, tokens, batch_size)
-        found |= {
-            "recall": scores.correct.double().numpy(),
-            "answer_probability": scores.mean_logprob.double().exp().numpy(),
-            "answer_logprob": scores.logprob.double().numpy(),
-            "rank": scores.rank.numpy(),
-            "exact_memorisation": scores.memorised.numpy(),
-            "extraction_strength": scores.extracted.numpy(),
-        }
-    form = {"template": template or facts.template, "batch_size": batch_size, "seed": seed}
-    if "choice" in needed:
-        kept = _with_distractors(facts, options - 1 if measures is None else 0)
-        if kept:
-            chosen = score_choices(model, [facts[row] for row in kept], options=options, letters=letters, **form)
-            found["choice_accuracy"] = _spread(chosen.accuracy.numpy(), kept, len(facts))
-            found["choice_probability"] = _spread(chosen.probability.numpy(), kept, len(facts))
-    if "truth" in needed:
-        kept = _with_distractors(facts, 1 if measures is None else 0)
-        if kept:
-            truth = score_truth(model, [facts[row] for row in kept], **form)._asdict()
-            for mean, ratio in truth.items():
-                found[f"truth_ratio_{mean}"] = _spread(closer_to_one(ratio).numpy(), kept, len(facts))
-                found[f"true_better_{mean}"] = _spread(true_better(ratio).numpy(), kept, len(facts))
-    if "generation" in needed:
-        said = {"template": template, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
-        now, then = (greedy_answers(_bridge(one), facts, **said) for one in (model, before))
-        for name, alike in (("rouge_l", rouge_l), ("bleu", bleu)):
-            found[name] = np.array([alike(*pair) for pair in zip(now, then, strict=True)])
-    missing = np.full(len(facts), np.nan)
-    return labels(facts).assign(**{name: found.get(name, missing) for name in wanted})
+    form = {"template": template or facts.template, "batch_size": batch_size}
+    every = list(range(len(facts)))
+    passes: dict[str, tuple[Any, list[int]]] = {}  # what a pass gives, and for which rows
+    for made_by in dict.fromkeys(MEASURES[name].made_by for name in wanted):
+        if made_by == "answer":
+            tokens = tokenize(facts, tokenizer_of(model), template, context=context_of(model))
+            passes[made_by] = score_answers(model, tokens, batch_size), every
+        elif made_by == "generation":
+            said = form | {"template": template, "max_new_tokens": max_new_tokens, "progress": progress}
+            now, then = (greedy_answers(_bridge(one), facts, **said) for one in (model, before))
+            passes[made_by] = list(zip(now, then, strict=True)), every
+        else:
+            least = {"choice": options - 1, "truth": 1}[made_by] if measures is None else 0
+            kept = [row for row in every if len(wrong_answers(facts[row])) >= least]
+            if kept and made_by == "choice":
+                shown = {"options": options, "letters": letters}
+                passes[made_by] = score_choices(model, [facts[row] for row in kept], seed=seed, **shown, **form), kept
+            elif kept:
+                passes[made_by] = score_truth(model, [facts[row] for row in kept], seed=seed, **form), kept
+    columns = {name: _column(MEASURES[name], passes, len(facts)) for name in wanted}
+    return labels(facts).assign(**columns)
+
+
+def _column(measure: Measure, passes: dict[str, tuple[Any, list[int]]], size: int) -> Float[np.ndarray, " question"]:
+    """The measure of every question; NaN where its pass left a question out."""
+    column = np.full(size, np.nan)
+    if measure.made_by in passes:
+        scores, kept = passes[measure.made_by]
+        column[kept] = torch.as_tensor(measure.of(scores), dtype=torch.float64).numpy()
+    return column
 
 
 def labels(facts: Facts) -> pd.DataFrame:
@@ -137,14 +134,3 @@ def _bridge(model: LanguageModel | None) -> TransformerBridge:
     if not isinstance(model, TransformerBridge):
         raise UserError(f"rouge_l and bleu: models must be opened with load(); this is {type(model)}")
     return model
-
-
-def _with_distractors(facts: Facts, least: int) -> list[int]:
-    """The rows of facts that have so many different distractors."""
-    return [row for row, fact in enumerate(facts) if len(wrong_answers(fact)) >= least]
-
-
-def _spread(values: np.ndarray, rows: list[int], size: int) -> Float[np.ndarray, " fact"]:
-    spread = np.full(size, np.nan)
-    spread[rows] = values
-    return spread

@@ -16,6 +16,7 @@ from mechunlearn.evaluation import (
     share_interval,
     summarise_measures,
 )
+from mechunlearn.facts import fact_of
 
 WORLDS, SUBJECTS, FACTS = 4000, 60, 8  # a coverage of 0.95 is seen as 0.943 to 0.957
 CLUSTERS = np.repeat([f"subject {number:02d}" for number in range(SUBJECTS)], FACTS)
@@ -232,7 +233,8 @@ def frame() -> pd.DataFrame:
     subjects = [("x", "y", None)[number // 3] for number in range(7) for _ in (0, 1)]
     right = [float(number % 2 or place) for number in range(7) for place in (0, 1)]
     values = {"recall": right, "rank": np.arange(14.0)}
-    return pd.DataFrame({"id": facts, "subject": subjects, "role": "forget", **values})
+    asked = {"question": facts, "fact": [fact_of(name) for name in facts]}
+    return pd.DataFrame({**asked, "subject": subjects, "role": "forget", **values})
 
 
 def test_measures_are_summed_up_over_subjects():
@@ -254,14 +256,14 @@ def test_measures_are_summed_up_over_subjects():
 
 
 def test_labels_of_facts():
-    labels = clusters_of(frame(), "subject", "id")
+    labels = clusters_of(frame(), "subject", "question")
     assert list(labels.index) == [*"0123456"] and labels.tolist() == [*"xxxyyy", None]
-    assert clusters_of(frame().drop(columns="subject"), "subject", "id").isna().all()
-    assert clusters_of(frame(), "fact", "id").isna().all()
+    assert clusters_of(frame().drop(columns="subject"), "subject", "question").isna().all()
+    assert clusters_of(frame(), "fact", "question").isna().all()
     with pytest.raises(UserError, match="no such column"):
-        clusters_of(frame(), "colour", "id")
+        clusters_of(frame(), "colour", "question")
     with pytest.raises(UserError, match="the fact '0' has several"):
-        clusters_of(frame(), "rank", "id")
+        clusters_of(frame(), "rank", "question")
 
 
 def test_what_was_resampled_is_said():

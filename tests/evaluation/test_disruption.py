@@ -65,7 +65,7 @@ def test_a_text_longer_than_the_context_is_measured_whole():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(UserError, match="carries no tokenizer"):
+    with pytest.raises(UserError, match="has no tokenizer"):
         text_loss(plain(), TEXTS)
     with pytest.raises(UserError, match="no text"):
         text_loss(bridge(), [])

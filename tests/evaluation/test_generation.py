@@ -88,5 +88,5 @@ def test_keeping_keys_and_values_changes_nothing_on_any_architecture(name):
 def test_a_prompt_without_room_for_an_answer_is_refused():
     with pytest.raises(UserError, match=r"fact 'x': .* tokens and 60 new ones are more than the context of 64"):
         greedy_answers(bridge(), [Fact("The capital of France is", None, id="x")], max_new_tokens=60)
-    with pytest.raises(UserError, match="carries no tokenizer"):
+    with pytest.raises(UserError, match="has no tokenizer"):
         greedy_answers(load(plain(), device="cpu"), FACTS)
