@@ -22,15 +22,18 @@ from mechunlearn.models import fingerprint
 from .architectures import tiny
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"evaluate": mu.evaluate, "attack": mu.attack, "relearn": mu.relearn, "unlearn": mu.unlearn}
+VERBS = {
+    "evaluate": mu.evaluate, "attack": mu.attack, "relearn": mu.relearn, "unlearn": mu.unlearn, "dissect": mu.dissect,
+}  # fmt: skip
 POSITIONAL = {
     "evaluate": ["model", "facts"],
     "attack": ["model", "facts"],
     "relearn": ["model", "train", "test"],
     "unlearn": ["model", "method", "forget", "retain"],
+    "dissect": ["before", "after", "facts"],
 }
 SHARED = {"prompts": "held_out", "device": None, "dtype": None, "seed": 0, "run": None, "progress": True}
-MODELS, FACTS = {"model", "before", "never_knew"}, {"facts", "train", "test", "forget", "retain"}
+MODELS, FACTS = {"model", "before", "after", "never_knew"}, {"facts", "train", "test", "forget", "retain"}
 MEMBERS = ("frame", "about", "summary", "plot", "save", "load")
 SOURCES = ("a name", "a folder", "a module", "a bridge")
 TEXT = ["The village lies by the river.", "Nobody spoke of the old mill."]
@@ -126,8 +129,7 @@ def test_every_result_is_read_drawn_kept_and_opened_alike(name: str, tmp_path: P
     assert repr(found).startswith(f"{kind.__name__}(") and "<table" in found._repr_html_()
     assert found.save(tmp_path / "kept") == tmp_path / "kept"
     opened = kind.load(tmp_path / "kept")
-    told = found.about if name in VERBS else json.loads(json.dumps(found.about))  # a dissection's holds tuples
-    assert type(opened) is kind and opened.about == told
+    assert type(opened) is kind and opened.about == found.about
     pd.testing.assert_frame_equal(opened.frame, found.frame, check_exact=True)
     pd.testing.assert_frame_equal(opened.summary(), found.summary())
     assert opened.plot().to_json() == found.plot().to_json()
@@ -167,8 +169,11 @@ def test_every_verb_asks_in_the_phrasings_that_are_named(name: str, prompts: str
         for role, rows in recall.groupby("role"):
             assert first[f"{role}_recall"] == pytest.approx(rows["recall"].mean())
         return
-    own = facts().forget.folds[1] if name == "relearn" else facts()
+    own = {"relearn": facts().forget.folds[1], "dissect": facts().forget}.get(name, facts())
     wanted = {question.id for question in own.questions(prompts)}
+    if name == "dissect":
+        assert set(found.frame["question"]) == set(found.facts["question"]) == wanted
+        return
     asked = found.frame if name == "evaluate" else found.frame[found.frame["attack"] != "none"]
     roles = ("forget", "near", "far") if name == "evaluate" else ("forget",)
     assert set(asked[asked["role"].isin(roles)]["question"]) == {
@@ -244,6 +249,9 @@ CALLS = {
     "mu.unlearn(3, 'npo', few.forget, few.near)": "int: a model is a name",
     "mu.evaluate('organism', few, before=3)": "int: a model is a name",
     "mu.attack('organism', few, suite='quantise', never_knew=3)": "int: a model is a name",
+    "mu.dissect('organism', 3, few)": "int: a model is a name",
+    "mu.dissect('organism', 'organism', list(few))": "list: facts are a Facts, a file",
+    "mu.dissect('organism', 'organism', few, prompts='some')": "prompts 'some': facts are asked by one of",
     "mu.evaluate('organism', list(few))": "list: facts are a Facts, a file or a built-in name",
     "mu.attack('organism', list(few))": "list: facts are a Facts, a file",
     "mu.relearn('organism', list(few), few)": "list: facts are a Facts, a file",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
 from ..facts import Facts, Template, Tokens, tokenize
-from ..models import compare
+from ..models import Source, compare, load, load_to_ask
 from ..models.forward import record
+from ..models.properties import context_of
 from ..sites import ACTIVATIONS
 from .vocabulary import value_vectors
 
@@ -20,7 +22,12 @@ FACTS_AT_ONCE = 32
 
 @torch.no_grad()
 def neuron_changes(
-    before: TransformerBridge, after: TransformerBridge, facts: Facts, template: Template | None = None
+    before: Source,
+    after: Source,
+    facts: Facts | str | Path,
+    *,
+    prompts: str = "held_out",
+    template: Template | None = None,
 ) -> pd.DataFrame:
     """For every neuron, how far its value vector v and its coefficient m moved.
 
@@ -28,7 +35,9 @@ def neuron_changes(
     carry what changed below: a coefficient may differ although no weight of its layer does.
 
     Args:
-        facts: what is asked; they need answers.
+        before, after: anything that `load` takes.
+        facts: what is asked, as in `dissect`; they need answers.
+        prompts: the phrasings that facts are asked in (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
 
     Returns:
@@ -42,10 +51,10 @@ def neuron_changes(
         UserError: the models cannot be compared, have no value vectors or no tokenizer, or the facts cannot be
             tokenised.
     """
+    before, after = load_to_ask(before), load(after)
     compare(before, after)
-    if before.tokenizer is None:
-        raise UserError("the model before has no tokenizer; save it with one, or pass tokenizer= to load")
-    tokens = tokenize(facts, before.tokenizer, template, context=before.cfg.n_ctx)
+    questions = Facts.of(facts, role="forget").questions(prompts)
+    tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
     moved = value_vectors(after)
     vectors = {layer: (v, moved[layer]) for layer, v in value_vectors(before).items()}
     sums = {layer: torch.zeros(4, len(v), dtype=torch.float64, device=v.device) for layer, (v, _) in vectors.items()}

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..models import slots
+from ..models import Source, load, slots
 
 
 @torch.no_grad()
-def promoted(
-    model: TransformerBridge, layer: int, neurons: int | Iterable[int], k: int = 10, *, sign: int = 1
-) -> pd.DataFrame:
+def promoted(model: Source, layer: int, neurons: int | Iterable[int], k: int = 10, *, sign: int = 1) -> pd.DataFrame:
     """The tokens whose logits a neuron raises most where its coefficient is positive.
 
     A value vector v (row of the down-projection, raw weights) is taken through whatever is linear between it and the
@@ -33,6 +31,7 @@ def promoted(
     `promoted(before, 3, [17]).merge(promoted(after, 3, [17]), on=["layer", "neuron", "rank"])`.
 
     Args:
+        model: anything that `load` takes.
         layer: of the neurons, from 0.
         neurons: one index of a value vector (`mlp.W_out[i]` in TransformerLens), or several.
         k: how many tokens.
@@ -45,6 +44,7 @@ def promoted(
         UserError: no such layer or neuron, `k` outside the vocabulary, another sign, a model without tokenizer, or a
             norm that is neither an RMSNorm nor a LayerNorm.
     """
+    model = load(model)
     chosen = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
     if model.tokenizer is None:
         raise UserError("the model has no tokenizer to name tokens with; pass tokenizer= to load")

@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
-from ..models import compare, slots
+from ..models import Source, compare, load, slots
 
 COLUMNS = (
     *("name", "layer", "role", "change", "relative_change", "spectral_norm", "relative_spectral_norm"),
@@ -25,8 +24,8 @@ COLUMNS = (
 SPECTRUM = ("name", "layer", "role", "index", "singular_value")
 
 
-def weight_changes(before: TransformerBridge, after: TransformerBridge) -> pd.DataFrame:
-    """Size and shape of ΔW = after − before, for every matrix that differs.
+def weight_changes(before: Source, after: Source) -> pd.DataFrame:
+    """Size and shape of ΔW = after − before, for every matrix that differs. Models are anything that `load` takes.
 
     All is computed in float64 from the singular values σ₁ ≥ σ₂ ≥ … of ΔW. Weights that changed say nothing about
     whether the change matters: restore them (`dissect`) to see that.
@@ -59,8 +58,8 @@ def weight_changes(before: TransformerBridge, after: TransformerBridge) -> pd.Da
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def change_spectra(before: TransformerBridge, after: TransformerBridge) -> pd.DataFrame:
-    """The singular values of ΔW = after − before, for every matrix that differs.
+def change_spectra(before: Source, after: Source) -> pd.DataFrame:
+    """The singular values of ΔW = after − before, for every matrix that differs. Models as `load` takes them.
 
     Returns:
         One row a singular value: `name, layer, role` as `weight_changes`, `index` (0 is the largest), `singular_value`.
@@ -87,9 +86,10 @@ def singular_values(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, " sm
 
 
 def _changed(
-    before: TransformerBridge, after: TransformerBridge
+    before: Source, after: Source
 ) -> Iterator[tuple[dict[str, Any], Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]]:
     """Name, layer and role, W and ΔW of every matrix that differs."""
+    before, after = load(before), load(after)
     compared = compare(before, after).frame
     pairs = zip(compared.to_dict("records"), slots(before), slots(after), strict=True)
     for row, ours, theirs in pairs:

@@ -12,9 +12,9 @@ import torch
 from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, Tokens, tokenize
-from ..models import Source, compare, fingerprint, load
+from ..models import Source, compare, fingerprint, load, load_to_ask
 from ..models.forward import check_replay
-from ..models.properties import context_of, tokenizer_of
+from ..models.properties import context_of
 from ..runs import RunFolder, versions
 from ..sites import DEFAULT, Site, resolve
 from .controls import measure_controls
@@ -78,12 +78,13 @@ def dissect(
     began = time.perf_counter()
     if direction not in MODELS:
         raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
-    before, after = (load(model, device=device, dtype=dtype) for model in (before, after))
+    before = load_to_ask(before, device=device, dtype=dtype)
+    after = load(after, device=device, dtype=dtype)
     comparison = compare(before, after)
     questions = Facts.of(facts, role="forget").questions(prompts)
     if any(fact.answer is None for fact in questions):
         questions = questions.with_answers(greedy_answers(before, questions, template))
-    tokens = tokenize(questions, tokenizer_of(before), template, context=context_of(before))
+    tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
     named = list(dict.fromkeys([sites] if isinstance(sites, str) else sites))
@@ -128,7 +129,8 @@ def dissect(
             "facts": {"name": questions.name, "format": questions.format, "n": len(questions), "hash": questions.hash,
                       "template": settings["template"]},
             "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
-            "versions": versions(), "windows": {family.name: family(recipient.cfg.n_layers) for family in listed},
+            "versions": versions(),
+            "windows": {family.name: [list(window) for window in family(recipient.cfg.n_layers)] for family in listed},
             "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": _rule(where),
             "device": str(at), "seconds": round(time.perf_counter() - began, 2),
         },

@@ -158,13 +158,15 @@ class Patcher:
 
         So it is for the value vectors of a single layer: what they read is the recipient's own, so the block's output
         moves by coefficients · ΔW + Δb and no block need run again. A norm between the MLP and the residual stream
-        (Gemma 2, OLMo 2) or a scaled residual breaks it.
+        (Gemma 2, OLMo 2), a scaled residual, or an MLP that is no such product (experts) breaks it.
         """
         slots = patch.slots(self.different)
         layers = {slot.layer for slot in slots}
         if len(layers) != 1 or any(slot.roles != ("value_vectors",) for slot in slots):
             return None
         (layer,) = layers
+        if not all(slot.path.startswith(f"blocks.{layer}.mlp.out.") for slot in slots):
+            return None
         block = self.recipient.blocks[layer]
         plain = type(block) in (BlockBridge, ParallelBlockBridge) and "ln2_post" not in block.submodules
         return layer if plain else None

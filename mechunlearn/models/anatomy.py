@@ -24,6 +24,9 @@ MLP_ROLES = {"gate": "mlp_keys", "in": "mlp_keys", "out": "value_vectors"}
 OUTER_ROLES = {
     "embed": "embedding", "pos_embed": "embedding", "ln_final": "final_norm", "unembed": "unembedding",
 }  # fmt: skip
+# Roles of parameters that TransformerLens has no name for, by a regular expression over their Hugging Face names: where
+# an MLP has another shape than keys and one matrix of value vectors, say which is what. Nobody else needs to know.
+NAMED_ROLES: dict[str, str] = {}
 FUSED = ("qkv", "gate_up")
 
 
@@ -62,7 +65,8 @@ def slots(model: TransformerBridge) -> tuple[Slot, ...]:
             found.append(Slot(slot.path, name, slot.layer, slot.roles, parameter, slot.features))
         elif id(parameter) not in unread:
             layer = re.search(r"\.(\d+)\.", name)
-            found.append(Slot(name, name, int(layer[1]) if layer else -1, ("other",), parameter, -1))
+            role = next((role for pattern, role in NAMED_ROLES.items() if re.search(pattern, name)), "other")
+            found.append(Slot(name, name, int(layer[1]) if layer else -1, (role,), parameter, -1))
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..showing import shown
 from .anatomy import Slot, slots
 from .checkpoint import hf
+from .loading import Source, load
 
 SHAPE = ("n_layers", "d_model", "d_mlp", "n_heads", "n_key_value_heads", "d_head", "d_vocab", "n_ctx")
 
@@ -56,13 +57,16 @@ class Comparison:
         return shown(f"{self}; relative change by role:", table.reset_index())
 
 
-def compare(before: TransformerBridge, after: TransformerBridge) -> Comparison:
+def compare(before: Source, after: Source) -> Comparison:
     """Check that the two models can be patched into each other, and list the tensors that differ.
+
+    Both are anything that `load` takes.
 
     Raises:
         UserError: naming every difference that forbids it: architecture, layers, widths, heads, vocabulary,
             tokenizer, dtype, device, compatibility mode.
     """
+    before, after = load(before), load(after)
     problems = [*_configuration(before, after), *_tokenizers(before, after)]
     ours, theirs = slots(before), slots(after)
     if not problems and [(s.path, s.tensor.shape) for s in ours] != [(s.path, s.tensor.shape) for s in theirs]:

@@ -9,22 +9,31 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import mechunlearn as mu
 from mechunlearn.attacks import ATTACKS, SUITES, Given, matrices
 from mechunlearn.cli.extending import use
-from mechunlearn.models import clone, slots
+from mechunlearn.dissection import METRICS
+from mechunlearn.dissection.patches import patches
+from mechunlearn.dissection.sweep import PLAIN, Sweep
+from mechunlearn.evaluation import MEASURES
+from mechunlearn.models import clone, hf, slots
+from mechunlearn.models.anatomy import NAMED_ROLES
 from mechunlearn.sites import ACTIVATIONS, PARAMETERS, available, resolve
 from mechunlearn.unlearning import METHODS, configure
 
+from ..architectures import GROUPED
+from ..pairs import changed, rows
 from ..test_cli import assert_one_line, call, workplace  # noqa: F401 - a fixture
 from ..unlearning.formulas import forget_gradient
 from ..unlearning.worlds import random_world
 
 HERE = Path(__file__).parent
-FILES = [HERE / name for name in ("ceu.py", "prune.py", "more_sites.py")]
+FILES = [HERE / name for name in ("ceu.py", "prune.py", "more_sites.py", "more_measures.py", "experts.py")]
 NOTEBOOK = HERE.parent.parent / "notebooks" / "06_extend.ipynb"
-TABLES: list[dict] = [METHODS, ATTACKS, SUITES, ACTIVATIONS, PARAMETERS]
+TABLES: list[dict] = [METHODS, ATTACKS, SUITES, ACTIVATIONS, PARAMETERS, METRICS, MEASURES, NAMED_ROLES]
 
 
 @pytest.fixture(autouse=True)
@@ -190,3 +199,48 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("1 / 0")
     for _ in range(2):  # a file that failed is not taken for one that ran
         assert isinstance(call("--use", tmp_path / "own.py", "methods").exception, ZeroDivisionError)
+
+
+def test_a_distance_and_a_measure_are_used_like_those_of_the_house(
+    pair: tuple, workplace: Path, tmp_path: Path
+) -> None:  # noqa: F811
+    use(HERE / "more_measures.py")
+    facts = mu.Facts.read(workplace / "facts.jsonl")[:3]
+    found = mu.dissect(*pair, facts, sites="residual", windows="all", run=tmp_path / "run", progress=False)
+    rows = found.frame.query("metric == 'total_variation'")
+    tokens = mu.tokenize(facts, pair[0].tokenizer)
+    with torch.no_grad():
+        p, q = (hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention).logits.softmax(-1) for model in pair)
+    each = ((p - q).abs().sum(-1) / 2 * tokens.predicts).sum(1) / tokens.predicts.sum(1)
+    assert rows["baseline"].tolist() == pytest.approx(each.tolist(), rel=1e-4)
+    assert rows["defined"].all() and found.controls.query("metric == 'total_variation'")["passed"].dropna().all()
+    assert "total variation of the predictions" in found.plot("total_variation").layout.title.text
+    assert "total variation of the predictions" in mu.report(tmp_path / "run").read_text()
+    asked = mu.evaluate(pair[0], facts, measures=["perplexity", "answer_probability"], progress=False)
+    values = asked.frame["perplexity"] * asked.frame["answer_probability"]
+    assert values.tolist() == pytest.approx([1.0] * len(facts))
+    assert "perplexity" in list(asked.summary()["measure"])
+
+
+def test_experts_get_roles_and_are_restored() -> None:
+    """Of a mixture of experts the matrices are stacked; TransformerLens has no name for them."""
+    plain = load_experts()
+    assert {slot.roles for slot in slots(plain) if "experts" in slot.name} == {("other",)}
+    with pytest.raises(mu.UserError, match="has no such parameters"):
+        resolve("value_vectors", plain)
+    use(HERE / "experts.py")
+    donor = load_experts()
+    model = changed(donor, lambda slot: slot.name.endswith("layers.2.mlp.experts.down_proj"))
+    sites = [resolve(site, model) for site in ("value_vectors", "mlp_keys", "block", "attention")]
+    chosen = patches(sites, [mu.sliding(3), mu.single()], model.cfg.n_layers)
+    found = Sweep(donor, model, chosen, mu.compare(donor, model).different).measure(rows())
+    whole = found.groupby("patch")["mse"].sum()
+    for number, patch in enumerate(chosen):
+        holds = patch.site.name in ("value_vectors", "block") and patch.first <= 2 <= patch.last
+        assert 1 - whole[number] / whole[PLAIN] == pytest.approx(float(holds), abs=1e-6), patch
+
+
+def load_experts() -> TransformerBridge:
+    config = MixtralConfig(**GROUPED, num_local_experts=3, num_experts_per_tok=2)
+    torch.manual_seed(0)
+    return mu.load(MixtralForCausalLM(config).eval(), device="cpu")
