@@ -270,7 +270,7 @@ def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFram
             "model": model,
             "fact": [fact_of(fact.id) for fact in facts],
             "question": [fact.id for fact in facts],
-            "subject": pd.Series([fact.subject for fact in facts], dtype=object),
+            "subject": pd.array([fact.subject for fact in facts], dtype="string"),
             "role": [fact.role for fact in facts],
             "fold": pd.array([fact.fold for fact in facts], dtype="Int64"),
             "correct": scores.correct.numpy(),
