@@ -78,7 +78,7 @@ def dissect(
         seed=seed,
         run=out,
         device=device,
-        dtype=dtype or "float32",
+        dtype=dtype,
     )
     show(result.summary(), result.controls, result.facts, metric)
     typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")

@@ -201,9 +201,7 @@ def test_mistakes(tmp_path: Path) -> None:
         assert isinstance(call("--use", tmp_path / "own.py", "methods").exception, ZeroDivisionError)
 
 
-def test_a_distance_and_a_measure_are_used_like_those_of_the_house(
-    pair: tuple, workplace: Path, tmp_path: Path
-) -> None:  # noqa: F811
+def test_a_distance_and_a_measure_are_entries(pair: tuple, workplace: Path, tmp_path: Path) -> None:  # noqa: F811
     use(HERE / "more_measures.py")
     facts = mu.Facts.read(workplace / "facts.jsonl")[:3]
     found = mu.dissect(*pair, facts, sites="residual", windows="all", run=tmp_path / "run", progress=False)

@@ -11,7 +11,7 @@ from ...dissection.plotting.styles import GREY, style, text
 from ...errors import UserError
 from ..weights import COLUMNS, SPECTRUM
 
-MEASURES = {
+WORDS = {
     "change": "‖ΔW‖ (Frobenius)",
     "relative_change": "‖ΔW‖ / ‖W‖ (Frobenius)",
     "spectral_norm": "largest singular value of ΔW",
@@ -40,8 +40,8 @@ def plot_changes(table: pd.DataFrame, measure: str = "relative_change", *, first
         raise UserError("plot_changes draws the table of weight_changes or of change_spectra; this is neither")
     if table.empty:
         raise UserError("no matrix differs between before and after: there is nothing to draw")
-    if measure not in MEASURES:
-        raise UserError(f"no measure {measure!r}: choose {', '.join(MEASURES)}")
+    if measure not in WORDS:
+        raise UserError(f"no measure {measure!r}: choose {', '.join(WORDS)}")
     return _spectra(table[table["index"] < first]) if spectra else _by_layer(table, measure)
 
 
@@ -70,7 +70,7 @@ def _by_layer(table: pd.DataFrame, measure: str) -> go.Figure:
     )  # fmt: skip
     if outside and n_layers:
         figure.add_vline(x=n_layers - 0.1, line={"color": GREY, "width": 1})
-    figure.update_yaxes(title=MEASURES[measure], rangemode="tozero")
+    figure.update_yaxes(title=WORDS[measure], rangemode="tozero")
     figure.update_layout(
         title={"text": "Change of the weights by layer", "subtitle": {"text": "mean over the matrices of a role"}},
         template="plotly_white",
