@@ -13,7 +13,7 @@ from ..models import slots
 from ..models.forward import record
 from ..sites import resolve
 from .metrics import Reference, distances
-from .patches import Arm, Passes, Patch, writing
+from .patches import Arm, Patch, writing
 from .sweep import Sweep
 
 BOTH = "mlp_coefficients+attention_output"
@@ -46,8 +46,8 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
 
     add("empty window: nothing is patched", "none", empty, 0.0)
     for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
-        arm, against = _self_patch(sweep, site, passes)
-        add("patched with its own activations, all layers", site, arm, 0.0, against)
+        own, against = patcher.itself(Patch(resolve(site, model), 0, last), passes)
+        add("patched with its own activations, all layers", site, own, 0.0, against)
     everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
     if everything:
         add("every parameter restored", "everything", patcher.run([patcher.restoring(everything)], passes)[0], 1.0)
@@ -61,16 +61,6 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
     add("all layers at once, and all parameters outside attention and MLP keys", BOTH, logits, 1.0)
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _self_patch(sweep: Sweep, site: str, passes: Passes) -> tuple[Tensor, Tensor]:
-    """Logits of the recipient patched with what it computes itself, and unpatched, from one batch."""
-    model = sweep.recipient
-    patch = Patch(resolve(site, model), 0, model.cfg.n_layers - 1)
-    tokens = passes.own.tokens
-    arm = writing(patch, record(model, tokens, patch.hooks), sweep.positions_mask(tokens))
-    logits, _ = sweep.patcher.run([arm, Arm(arm.start)], passes, control=True)
-    return logits[:1], logits[1:]
 
 
 def _recoveries(reference: Reference, logits: Tensor, against: Tensor, floor: dict[str, float]) -> dict[str, float]:

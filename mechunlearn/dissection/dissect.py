@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,16 @@ import torch
 
 from ..errors import UserError
 from ..evaluation import greedy_answers
-from ..facts import Facts, Template, Tokens, tokenize
+from ..facts import Facts, Template, tokenize
 from ..models import Source, compare, fingerprint, load, load_to_ask
 from ..models.forward import check_replay
 from ..models.properties import context_of
 from ..runs import RunFolder, versions
-from ..sites import DEFAULT, Site, resolve
+from ..sites import DEFAULT, resolve
 from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
-from .patches import patches
+from .patches import patches, places
 from .result import Dissection
 from .sweep import POSITIONS, Sweep, Where
 from .windows import Windows, families
@@ -90,7 +90,7 @@ def dissect(
     named = list(dict.fromkeys([sites] if isinstance(sites, str) else sites))
     resolved = [resolve(name, recipient) for name in named]
     listed = families(windows)
-    chosen = patches(resolved, listed, recipient.cfg.n_layers, _places(positions, resolved, tokens))
+    chosen = patches(resolved, listed, recipient.cfg.n_layers, places(positions, resolved, tokens))
     if not chosen:
         raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
     where = positions if isinstance(positions, str) else [int(place) for place in positions]
@@ -138,16 +138,6 @@ def dissect(
     if folder is not None:
         folder.finish(result.about, **result.frames)
     return result
-
-
-def _places(positions: Where, sites: list[Site], tokens: Tokens) -> Iterable[int | None]:
-    """The token positions that get a patch of their own; (None,) where a patch covers many."""
-    if positions != "each":
-        return (None,)
-    fixed = [site.name for site in sites if site.kind == "parameters"]
-    if fixed:
-        raise UserError(f"site {fixed[0]!r}: parameters have no positions; with positions='each' give activation sites")
-    return range(int(tokens.predicts.any(0).nonzero().max()) + 1)
 
 
 def _rule(positions: Where) -> str:

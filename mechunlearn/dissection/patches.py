@@ -15,7 +15,7 @@ Arms that resume at the same block run together, stacked along the batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge, ParallelBlockBridge
 
+from ..errors import UserError
 from ..facts import Tokens
 from ..models import Slot, slots
 from ..models.forward import Trace, embed, record, resume, unembed
@@ -90,9 +91,23 @@ def patches(
     return found
 
 
+def places(positions: str | Sequence[int], sites: Iterable[Site], tokens: Tokens) -> Iterable[int | None]:
+    """The token positions that get a patch of their own; (None,) where a patch covers many.
+
+    Raises:
+        UserError: a parameter site, which has no positions.
+    """
+    if positions != "each":
+        return (None,)
+    fixed = [site.name for site in sites if site.kind == "parameters"]
+    if fixed:
+        raise UserError(f"site {fixed[0]!r}: parameters have no positions; with positions='each' give activation sites")
+    return range(int(tokens.predicts.any(0).nonzero().max()) + 1)
+
+
 @dataclass(frozen=True)
 class Passes:
-    """One pass of each model over a batch of facts, and the positions whose logits are looked at."""
+    """One pass of each model over a batch of facts, what is looked at, and where patches write."""
 
     donor: Trace
     own: Trace  # the recipient's
@@ -100,6 +115,7 @@ class Passes:
     places: Int[Tensor, " scored"]  # and the position in the row
     reference: Float[Tensor, "scored vocab"]  # the donor's logits there
     plain: Float[Tensor, "scored vocab"]  # the recipient's, unpatched
+    where: Bool[Tensor, "fact pos"] | None  # patches without a position of their own write here; None: everywhere
 
 
 @dataclass(frozen=True)
@@ -171,28 +187,31 @@ class Patcher:
         plain = type(block) in (BlockBridge, ParallelBlockBridge) and "ln2_post" not in block.submodules
         return layer if plain else None
 
-    def record(self, tokens: Tokens, scored: Bool[Tensor, "fact pos"], chosen: list[Patch]) -> Passes:
+    def record(
+        self,
+        tokens: Tokens,
+        scored: Bool[Tensor, "fact pos"],
+        where: Bool[Tensor, "fact pos"] | None,
+        chosen: list[Patch],
+    ) -> Passes:
         """Run both models once over these facts, and keep what the chosen patches need."""
         deltas = {self._delta_layer(patch) for patch in chosen} - {None}
         donor = record(self.donor, tokens, {hook for patch in chosen for hook in patch.hooks})
         own = record(self.recipient, tokens, {f"blocks.{layer}.mlp.hook_post" for layer in deltas})
         facts, places = torch.nonzero(scored, as_tuple=True)
         says = unembed(self.donor, donor.entries[-1][facts, places])
-        return Passes(donor, own, facts, places, says, unembed(self.recipient, own.entries[-1][facts, places]))
+        return Passes(donor, own, facts, places, says, unembed(self.recipient, own.entries[-1][facts, places]), where)
 
-    def arm(
-        self, patch: Patch, passes: Passes, everywhere: Bool[Tensor, "fact pos"] | None, behind: dict[str, Tensor]
-    ) -> Arm:
+    def arm(self, patch: Patch, passes: Passes, behind: dict[str, Tensor]) -> Arm:
         """What the patch does.
 
-        Args:
-            everywhere: where a patch without a position of its own writes; None: at all positions.
-            behind: streams behind blocks that were patched at all positions; filled and used for what shares them.
+        `behind` holds streams behind blocks that were patched at all positions; it is filled, and used for what shares
+        them.
         """
         if patch.site.kind == "parameters":
             return self._parameters(patch, passes.own)
         if patch.position is None:
-            return writing(patch, passes.donor, everywhere)
+            return writing(patch, passes.donor, passes.where)
         here = torch.zeros_like(passes.own.tokens.predicts)
         here[:, patch.position] = True
         if not patch.spliced:
@@ -248,6 +267,12 @@ class Patcher:
             if not control:
                 return logits, None
             return logits, unembed(self.recipient, final[-1][passes.places[passes.facts == 0]])
+
+    def itself(self, patch: Patch, passes: Passes) -> tuple[Tensor, Tensor]:
+        """Logits of the recipient patched with what it computes itself, and unpatched, from one batch."""
+        arm = writing(patch, record(self.recipient, passes.own.tokens, patch.hooks), passes.where)
+        logits, _ = self.run([arm, Arm(arm.start)], passes, control=True)
+        return logits[:1], logits[1:]
 
 
 def writing(patch: Patch, donor: Trace, positions: Bool[Tensor, "fact pos"] | None) -> Arm:

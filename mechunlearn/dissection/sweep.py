@@ -109,6 +109,7 @@ class Sweep:
         measured = {name: value.repeat(rows, 1) for name, value in distances(reference, passes.plain[None]).items()}
         said = passes.plain[reference.predicts].argmax(-1).repeat(rows, 1)
         noise = rounding(reference, passes.plain.dtype)
+        logprob = torch.stack([answer_logprob(reference, logits) for logits in (passes.plain, passes.reference)])
         for numbers, logits, control in self.patched(passes):
             step = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
             for some, part in zip(torch.tensor(numbers).split(step), logits.split(step), strict=True):
@@ -119,25 +120,25 @@ class Sweep:
                 moved = distances(reference.of_first_fact(passes.plain), control[None])
                 noise = {name: max(noise[name], float(value)) for name, value in moved.items()}
             progress(len(numbers))
-        return self._frame(tokens, reference, passes.plain, measured, said, noise)
+        says = passes.reference[reference.predicts].argmax(-1)
+        rows = reference.facts[reference.predicts]
+        return self._frame(tokens, rows, measured, torch.cat([said, says[None]]), logprob, noise)
 
     def _frame(
         self,
         tokens: Tokens,
-        reference: Reference,
-        plain: Float[Tensor, "scored vocab"],
+        rows: Int[Tensor, " predicting"],
         measured: dict[str, Float[Tensor, "patch fact"]],
         said: Int[Tensor, "patch predicting"],
+        logprob: Float[Tensor, "2 fact"],
         noise: dict[str, float],
     ) -> pd.DataFrame:
         numbers = [*range(len(self.chosen)), PLAIN, DONOR]
-        donor_says = reference.logits[reference.predicts].argmax(-1)[None]
-        ends = torch.bincount(reference.facts[reference.predicts], minlength=len(tokens)).cumsum(0)[:-1].tolist()
-        told = np.split(torch.cat([said, donor_says]).cpu().numpy().astype(np.int32), ends, axis=1)
+        ends = torch.bincount(rows, minlength=len(tokens)).cumsum(0)[:-1].tolist()
+        told = np.split(said.cpu().numpy().astype(np.int32), ends, axis=1)
         aside = [number >= 0 and self.chosen[number].position is not None for number in numbers]
-        logprob = np.full((len(numbers), len(tokens)), np.nan)
-        logprob[-2] = answer_logprob(reference, plain).cpu().numpy()
-        logprob[-1] = answer_logprob(reference, reference.logits).cpu().numpy()
+        likely = np.full((len(numbers), len(tokens)), np.nan)
+        likely[-2:] = logprob.cpu().numpy()
         found = {name: torch.cat([value, torch.zeros_like(value[:1])]) for name, value in measured.items()}
         return pd.DataFrame(
             {
@@ -145,7 +146,7 @@ class Sweep:
                 "question": np.tile(np.asarray(tokens.fact_ids, dtype=object), len(numbers)),
                 **{name: value.cpu().numpy().ravel() for name, value in found.items()},
                 "said": [None if aside[n] else fact[n].tolist() for n in range(len(numbers)) for fact in told],
-                "logprob": logprob.ravel(),
+                "logprob": likely.ravel(),
                 **{f"noise:{name}": noise[name] for name in METRICS},
             }
         )
@@ -156,7 +157,7 @@ class Sweep:
         end = int(tokens.predicts.any(0).nonzero().max()) + 1
         needed = tokens if self.positions == "paper" else tokens.columns(end)
         compared = paper_positions(needed) if self.positions == "paper" else needed.predicts
-        passes = self.patcher.record(needed, compared | needed.predicts, self.chosen)
+        passes = self.patcher.record(needed, compared | needed.predicts, self._where(needed), self.chosen)
         following = torch.cat([tokens.ids[:, 1:], tokens.ids[:, -1:]], dim=1)
         at = passes.facts, passes.places
         return passes, Reference(
@@ -169,14 +170,14 @@ class Sweep:
         Yields the numbers of the patches, their logits "patch scored vocab", and those of the batch's control row (the
         first fact, unpatched; None where weights were exchanged). A patch that cannot change a bit is left out.
         """
-        tokens, everywhere = passes.own.tokens, self.positions_mask(passes.own.tokens)
+        tokens = passes.own.tokens
         together = max(1, self.max_tokens // tokens.ids.numel())
         for numbers in self._groups(tokens.ids.shape[1]):
             behind: dict[str, Tensor] = {}  # kept while patches resume behind the same block
             alone = self.patcher.alone(self.chosen[numbers[0]])
             for first in range(0, len(numbers), together):
                 some = numbers[first : first + together]
-                arms = [self.patcher.arm(self.chosen[number], passes, everywhere, behind) for number in some]
+                arms = [self.patcher.arm(self.chosen[number], passes, behind) for number in some]
                 yield some, *self.patcher.run(arms, passes, control=not alone)
 
     def _groups(self, width: int) -> list[list[int]]:
@@ -192,7 +193,7 @@ class Sweep:
                 shared[start].append(number)
         return [numbers for _, numbers in sorted(shared.items())] + alone
 
-    def positions_mask(self, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
+    def _where(self, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
         """Where activations are patched; None is everywhere."""
         if self.positions in ("all", "paper", "each"):
             return None
