@@ -23,7 +23,9 @@ from .diagnostics import (
     weight_changes as weight_changes,
 )
 from .dissection import (
+    METRICS as METRICS,
     Dissection as Dissection,
+    Metric as Metric,
     all_layers as all_layers,
     dissect as dissect,
     from_ as from_,
@@ -38,6 +40,7 @@ from .errors import (
 from .evaluation import (
     MEASURES as MEASURES,
     Evaluation as Evaluation,
+    Measure as Measure,
     evaluate as evaluate,
 )
 from .facts import (

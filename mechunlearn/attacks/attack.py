@@ -63,7 +63,7 @@ def attack(
     model: Source,
     facts: Facts | str | Path,
     *,
-    suite: str | Sequence[str | Attack] = "default",
+    suite: str | Attack | Sequence[str | Attack] = "default",
     before: Source | None = None,
     never_knew: Source | None = None,
     text: Sequence[str] | None = None,
@@ -164,7 +164,9 @@ def finished(
     return found
 
 
-def possible_attacks(suite: str | Sequence[str | Attack], given: Given) -> tuple[tuple[Attack, ...], dict[str, str]]:
+def possible_attacks(
+    suite: str | Attack | Sequence[str | Attack], given: Given
+) -> tuple[tuple[Attack, ...], dict[str, str]]:
     """The attacks of a suite that can be run, and what the others lack.
 
     Raises:
@@ -187,7 +189,7 @@ def possible_attacks(suite: str | Sequence[str | Attack], given: Given) -> tuple
     return tuple(dict.fromkeys(chosen)), {}  # asked for twice, an attack would count twice
 
 
-def listed(suite: str | Sequence[str | Attack]) -> list[Attack]:
+def listed(suite: str | Attack | Sequence[str | Attack]) -> list[Attack]:
     """The attacks of this name, or of these names.
 
     Raises:
@@ -196,7 +198,7 @@ def listed(suite: str | Sequence[str | Attack]) -> list[Attack]:
     if isinstance(suite, str) and suite in SUITES:
         return list(SUITES[suite])
     found = []
-    for one in [suite] if isinstance(suite, str) else suite:
+    for one in [suite] if isinstance(suite, str | Attack) else suite:
         if isinstance(one, str) and one not in ATTACKS:
             raise UserError(f"unknown attack {one!r}; suites are {', '.join(SUITES)}, attacks {', '.join(ATTACKS)}")
         found.append(ATTACKS[one] if isinstance(one, str) else one)

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from .app import BatchOption, DeviceOption, FactsOption, LimitOption, PromptsOption, SeedOption, TypeOption, app
-from .inputs import chosen_facts, show, split
+from .inputs import chosen_facts, show, split, tell_prompts
 
 
 @app.command()
@@ -61,6 +61,7 @@ def dissect(
     from ..dissection.metrics import METRICS, PAPER_METRIC
     from ..sites import DEFAULT
 
+    tell_prompts(prompts)
     metric = metric or PAPER_METRIC
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: not one of {', '.join(METRICS)}")

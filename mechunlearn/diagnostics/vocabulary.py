@@ -97,13 +97,14 @@ def _through(norm: nn.Module, vectors: Float[Tensor, "neuron d_model"]) -> Float
     generator = torch.Generator().manual_seed(0)
     probe = 1 + torch.randn(4, vectors.shape[1], generator=generator).to(like)
     answer = inner(probe).double()
+    tolerance = max(1e-3, 10 * torch.finfo(like.dtype).eps)
     one = torch.ones(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     gains = [one] if weight is None else [weight.double(), 1 + weight.double()]
     for gain, centred in itertools.product(gains, (False, True)):
         scaled = gain * _centre(probe.double(), centred)
         guess = scaled / _centre(probe.double(), centred).square().mean(-1, keepdim=True).sqrt()
         guess = guess if bias is None else guess + bias.double()
-        if (guess - answer).abs().max() <= 1e-3 * answer.abs().max():
+        if (guess - answer).abs().max() <= tolerance * answer.abs().max():
             return gain * _centre(vectors, centred)
     raise UserError(f"{type(inner).__name__} is neither an RMSNorm nor a LayerNorm: value vectors cannot be projected")
 

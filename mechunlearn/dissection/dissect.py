@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, tokenize
 from ..models import Source, compare, fingerprint, load, load_to_ask
-from ..models.forward import check_replay
+from ..models.forward import check_batch_size, check_replay
 from ..models.properties import context_of
 from ..runs import RunFolder, versions
 from ..sites import DEFAULT, resolve
@@ -76,14 +76,20 @@ def dissect(
             holds a run of other settings.
     """
     began = time.perf_counter()
+    check_batch_size(batch_size)
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"max_tokens must be at least 1, not {max_tokens}")
     if direction not in MODELS:
         raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
     before = load_to_ask(before, device=device, dtype=dtype)
     after = load(after, device=device, dtype=dtype)
     comparison = compare(before, after)
-    questions = Facts.of(facts, role="forget").questions(prompts)
+    facts = Facts.of(facts, role="forget")
+    questions = facts.questions(prompts)
     if any(fact.answer is None for fact in questions):
-        questions = questions.with_answers(greedy_answers(before, questions, template))
+        questions = questions.with_answers(
+            greedy_answers(before, questions, template, batch_size=batch_size, progress=progress)
+        )
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
@@ -99,7 +105,7 @@ def dissect(
     sweep = Sweep(donor, recipient, chosen, comparison.different, where, budget)
 
     settings = {
-        "before": fingerprint(before), "after": fingerprint(after), "facts": questions.hash, "prompts": prompts,
+        "before": fingerprint(before), "after": fingerprint(after), "facts": facts.hash, "prompts": prompts,
         "template": repr(template or questions.template), "sites": named, "metrics": list(METRICS),
         "windows": [family.name for family in listed], "direction": direction, "positions": where, "seed": seed,
         "dtype": str(next(before.parameters()).dtype).removeprefix("torch."),
@@ -126,7 +132,7 @@ def dissect(
         answers=measured.answers(),
         about={
             "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
-            "facts": {"name": questions.name, "format": questions.format, "n": len(questions), "hash": questions.hash,
+            "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
                       "template": settings["template"]},
             "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
             "versions": versions(),

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..evaluation import resampled
+from ..facts import PROMPTS
 from ..runs import read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .metrics import PAPER_METRIC
@@ -112,7 +113,8 @@ class Dissection:
         controls = self.controls["passed"].dropna()
         return (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
-            f"facts, {self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
+            f"facts {PROMPTS[self.about['prompts']]}, "
+            f"{self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
             "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
             f"{resampled(summary)}):"
         )

@@ -108,6 +108,8 @@ def families(windows: Windows) -> list[Family]:
         return [windows]
     if isinstance(windows, str):
         return [parse(part) for part in windows.split(",")]
+    if not isinstance(windows, Iterable):
+        raise UserError(f"windows {windows!r:.60}: write sliding(5), single() or their names, or (first, last) pairs")
     found, pairs = [], []
     for item in windows:
         if isinstance(item, Family):

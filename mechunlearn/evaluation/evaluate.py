@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..facts import Facts, Template, Tokens
+from ..facts import Facts, Template, Tokens, check_passages
 from ..models import Source, fingerprint, load, load_to_ask
+from ..models.forward import check_batch_size
 from ..runs import RunFolder
 from .measures import MEASURES, TEXT, chosen_measures
 from .result import Evaluation
@@ -27,7 +28,7 @@ def evaluate(
     *,
     text: Sequence[str] | Tokens | None = None,
     before: Source | None = None,
-    measures: Sequence[str] | None = None,
+    measures: str | Sequence[str] | None = None,
     prompts: str = "held_out",
     template: Template | None = None,
     options: int = 4,
@@ -71,6 +72,9 @@ def evaluate(
             something else; as `tokenize`, `greedy_answers` and `per_text_loss` do.
     """
     began = time.perf_counter()
+    check_batch_size(batch_size)
+    check_passages(None if isinstance(text, Tokens) else text, "text")
+    measures = [measures] if isinstance(measures, str) else measures
     facts = Facts.of(facts)
     questions = facts.questions(prompts)
     wanted = chosen_measures(measures, before=before is not None, text=text is not None)
@@ -87,7 +91,7 @@ def evaluate(
         "facts": facts.hash,
         "text": _hash(text),
     }
-    if run is not None and (Path(run) / "run.json").exists() and RunFolder(run, "evaluation", settings).finished:
+    if run is not None and RunFolder(run, "evaluation", settings).finished:
         return Evaluation.load(run)
 
     of_facts = None if measures is None else [name for name in wanted if name not in TEXT]
@@ -100,7 +104,7 @@ def evaluate(
         )  # fmt: skip
     texts = pd.DataFrame({"tokens": pd.Series(dtype="int64")})
     if text is not None and of_text:
-        texts = per_text(model, text, before=before, measures=of_text)
+        texts = per_text(model, text, before=before, measures=of_text, batch_size=batch_size)
     about = {
         "settings": settings, "model": _name(model), "before": _name(before),
         "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from .clusters import resampled
+
 COLOURS = {"forget": "#c0392b", "near": "#2471a3", "far": "#1e8449", "text": "#34495e", "all": "#b7950b"}
 OTHERS = ("#8e44ad", "#e67e22", "#16a085", "#7f8c8d", "#d98880", "#5d6d7e")
-UNBOUNDED = ("answer_logprob", "rank", "text_loss", "text_kl")  # all measures but these lie between 0 and 1
 ROW = 64  # pixels
 
 
@@ -35,14 +37,15 @@ def plot_measures(summary: pd.DataFrame, asked: str) -> go.Figure:
             tickvals=[measure], ticktext=[measure.replace("_", " ")], categoryorder="array",
             categoryarray=[measure], row=row, col=1,
         )  # fmt: skip
-        if measure not in UNBOUNDED:
+        shown = table.loc[table["measure"] == measure, ["value", "low", "high"]].to_numpy(dtype=float)
+        if ((shown >= 0) & (shown <= 1) | np.isnan(shown)).all():
             figure.update_xaxes(range=[-0.03, 1.03], row=row, col=1)
     _show_each_once(figure)
     figure.update_xaxes(showgrid=True, gridcolor="#eee")
     figure.update_layout(
         title={
             "text": "What the model knows",
-            "subtitle": {"text": f"facts {asked}; bars: 95 % intervals"},
+            "subtitle": {"text": f"facts {asked}; bars: 95 % intervals over {resampled(summary)}"},
         },
         template="simple_white", width=820, height=150 + ROW * len(measures), margin={"t": 90, "b": 60},
         scattermode="group", legend={"itemsizing": "constant"},

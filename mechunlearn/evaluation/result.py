@@ -47,7 +47,8 @@ class Evaluation:
 
         Returns:
             One row a group and measure: the columns of `by` as text, then `measure`, `value` (a mean), `low`, `high`,
-            `n`. Rows of general text have "text" in the first column, None in further ones, and count texts.
+            `n`, `n_clusters` (what was resampled). Rows of general text have "text" in the first column, None in
+            further ones, and count texts.
 
         Raises:
             UserError: `by` names no fields of facts; a value that is infinite.

@@ -38,7 +38,7 @@ def per_question(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The measures of every fact as it stands, asked by its prompt. Other arguments are those of `evaluate`.
+    """The measures of every question, asked by its prompt. Other arguments are those of `evaluate`.
 
     Args:
         model, before: what `load` gives, or any callable like it that carries a tokenizer.
@@ -101,6 +101,7 @@ def per_text(
     *,
     before: LanguageModel | None = None,
     measures: Sequence[str] | None = None,
+    batch_size: int = 64,
 ) -> pd.DataFrame:
     """The measures of general text, passage by passage.
 
@@ -113,19 +114,23 @@ def per_text(
     names = chosen_measures(measures, before=before is not None, text=True)
     if measures is not None and not set(names) <= set(TEXT):
         raise UserError(f"measures of general text are {', '.join(TEXT)}; got {', '.join(names)}")
-    columns = dict(_text_columns(model, text, before, [name for name in names if name in TEXT]))
+    columns = dict(_text_columns(model, text, before, [name for name in names if name in TEXT], batch_size))
     return pd.DataFrame(columns)
 
 
 def _text_columns(
-    model: LanguageModel, text: Sequence[str] | Tokens, before: LanguageModel | None, names: Sequence[str]
+    model: LanguageModel,
+    text: Sequence[str] | Tokens,
+    before: LanguageModel | None,
+    names: Sequence[str],
+    batch_size: int,
 ) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         if name == "text_loss":
-            found = per_text_loss(model, text)
+            found = per_text_loss(model, text, batch_size)
         else:
             assert before is not None  # chosen_measures saw to it
-            found = per_text_kl(model, before, text)
+            found = per_text_kl(model, before, text, batch_size)
         yield "tokens", found.tokens.numpy()
         yield name, (found.total / found.tokens).numpy()
 

@@ -37,7 +37,7 @@ def summarise_measures(
     Questions that ask for one fact (`Facts.questions`) are averaged first: `n` counts facts.
 
     Args:
-        facts, texts: the frames of `per_fact` and `per_text`.
+        facts, texts: the frames of `per_question` and `per_text`.
         by: fields that make the groups.
         cluster: what intervals resample: a column that labels facts, or "fact" for each by itself; `n_clusters` says
             how many there are. Texts are resampled each by itself.

@@ -99,9 +99,11 @@ class Facts(Sequence[Fact]):
             UserError: as `read`; no fact of that role; something else than these.
         """
         if isinstance(source, Facts):
+            _refuse_marks(source)
             return source
         if isinstance(source, str | Path):
             found = cls.read(source)
+            _refuse_marks(found)
             if role is None or all(fact.role is None for fact in found):
                 return found
             chosen = found.where(role=role if isinstance(role, str) else tuple(role))
@@ -266,6 +268,17 @@ def check_prompts(prompts: str) -> None:
     """Raises UserError unless `prompts` names phrasings (`PROMPTS`)."""
     if prompts not in PROMPTS:
         raise UserError(f"prompts {prompts!r}: facts are asked by one of {', '.join(PROMPTS)}")
+
+
+def _refuse_marks(facts: Facts) -> None:
+    """Raises UserError: ids that look like phrasings of one fact, and are not."""
+    answers: dict[str, str | None] = {}
+    for fact in facts:
+        if fact.id != fact_of(fact.id) and answers.setdefault(fact_of(fact.id), fact.answer) != fact.answer:
+            raise UserError(
+                f"{facts.name}: ids that end like {fact.id!r} mark phrasings of one fact, but those of "
+                f"{fact_of(fact.id)!r} have other answers; give these facts other ids"
+            )
 
 
 def fact_of(question: str) -> str:

@@ -65,6 +65,7 @@ def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator
     the next of its columns: its blocks run again, its logits never stand in memory together.
     """
     most = max(1, LOGITS_AT_ONCE // (vocabulary_of(model) or 1))  # positions that are unembedded at a time
+    check_batch_size(batch_size)
     first = 0
     while first < len(tokens):
         size = min(batch_size, len(tokens) - first)
@@ -74,6 +75,12 @@ def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator
         for part in _by_columns(tokens[rows].trim(), most) if size == 1 else [tokens[rows].trim()]:
             yield rows, part
         first += size
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises UserError: no number of rows that a pass can have."""
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
 
 
 def _columns(tokens: Tokens, first: int, size: int) -> int:
@@ -237,9 +244,7 @@ def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
     trace = record(model, some)
     rows = torch.arange(len(some), device=some.ids.device)
     final = resume(model, trace, 0, trace.entries[0], rows)
-    real = some.attention.bool()
-    ours = unembed(model, final[real])
-    plain = hf(model)(input_ids=some.ids, attention_mask=some.attention, use_cache=False).logits[real]
+    ours, plain = unembed(model, final[some.predicts]), scored_logits(model, some)
     difference = float((ours - plain).abs().max())
     allowed = 1e3 * torch.finfo(plain.dtype).eps * max(1.0, float(plain.abs().max()))
     if not difference <= allowed:

@@ -56,7 +56,13 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
-    wanted = Placement(None if device is None else torch.device(device), None if dtype is None else DTYPES[dtype])
+    try:
+        place = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"device {device!r}: not one of cpu, cuda, cuda:1, mps ({str(error).splitlines()[0]})"
+        ) from None
+    wanted = Placement(place, None if dtype is None else DTYPES[dtype])
     if isinstance(source, TransformerBridge):
         return _bridge(source, wanted, tokenizer)
     if isinstance(source, nn.Module):

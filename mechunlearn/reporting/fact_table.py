@@ -29,6 +29,12 @@ STATUSES = {
 }
 
 
+def counted(facts: pd.DataFrame) -> str:
+    """How many facts a table of questions is about, and how many questions where these are more."""
+    n, questions = facts["fact"].nunique(), len(facts)
+    return f"{n} facts" if n == questions else f"{questions} questions about {n} facts"
+
+
 @dataclass(frozen=True)
 class Choice:
     """One patch that the table can show: what is answered under it, question by question."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..dissection.metrics import PAPER_METRIC
 from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
+from .fact_table import counted
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
@@ -30,7 +31,8 @@ LIMITS = (
     "The answer is read by feeding the expected answer itself (teacher forcing), so every model sees its "
     "beginning; behaviour when the model writes freely may differ.",
     "The peak is the best of many windows, chosen on the same facts as its interval: read it as an upper estimate.",
-    "Intervals resample facts. They say nothing about other random seeds, other prompts or other models.",
+    "Intervals resample subjects (a fact without one counts by itself). They say nothing about other random seeds, "
+    "other prompts or other models.",
     "Patching does not measure whether knowledge can be brought back by training or by prompts: no recovery by "
     "patching is no proof of erasure, and recovery by patching is no attack.",
 )
@@ -197,7 +199,7 @@ def _behaviour(facts: pd.DataFrame | None) -> list[str]:
     if facts is None or facts.empty:
         return []
     before, after = (facts[f"{which}_correct"].astype(float).mean() for which in ("before", "after"))
-    return [f"The before model answers {before:.0%} of the {len(facts)} facts right, the after model {after:.0%}."]
+    return [f"The before model answers {before:.0%} of the {counted(facts)} right, the after model {after:.0%}."]
 
 
 def _behaviour_warnings(facts: pd.DataFrame | None) -> list[str]:

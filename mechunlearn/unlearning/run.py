@@ -113,7 +113,7 @@ def unlearn(
         stop=stop, patience=patience, evaluate_every=evaluate_every, prompts=prompts, seed=seed,
     )  # fmt: skip
     method = method_of(method)
-    forget, retain = _part(forget, "forget"), _part(retain, "retain")
+    forget, retain = Facts.of(forget, role="forget"), Facts.of(retain, role=("near", "far"))
     check(forget, retain, {"text": text, "retain_text": retain_text})
     model = load_to_ask(model, device=device, dtype=dtype)
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
@@ -196,13 +196,6 @@ def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolde
 def _baseline(frame: pd.DataFrame) -> dict[str, float]:
     """What was measured of the model before."""
     return {str(name): float(value) for name, value in frame.iloc[0].items() if not pd.isna(value)}
-
-
-def _part(source: Facts | str | Path, role: str) -> Facts:
-    """A `Facts` as it is; of what is read, the facts of that role, where there are roles."""
-    facts = Facts.of(source)
-    roles = not isinstance(source, Facts) and any(fact.role for fact in facts)
-    return getattr(facts, role) if roles else facts
 
 
 def _like(model: TransformerBridge) -> dict[str, Any]:

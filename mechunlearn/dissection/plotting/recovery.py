@@ -16,6 +16,7 @@ from .styles import (
     GREY,
     STATISTICS,
     arrow,
+    asked,
     count,
     faint,
     layers,
@@ -71,8 +72,8 @@ def plot_recovery(
         outside += _mark_outside(figure, str(site), rows, statistic, low, high)
     shown = set(lines["site"])
     for site, rows in aside.groupby("site", sort=False, observed=True):
-        named = bool((rows["tick"] != site).any())  # else the axis itself names it
-        _add_line(figure, str(site), rows, statistic, joined=False, legend=named and site not in shown)
+        in_legend = bool((rows["tick"] != site).any()) and site not in shown  # else the axis itself names it
+        _add_line(figure, str(site), rows, statistic, joined=False, legend=in_legend)
         outside += _mark_outside(figure, str(site), rows, statistic, low, high)
     _dress(figure, lines, aside, n_layers, (low, high), outside)
     donor, recipient = direction.split("->")
@@ -93,7 +94,7 @@ def plot_recovery(
             "text": f"Recovery by layer: {metric_words(metric)}",
             "subtitle": {
                 "text": f"{text(named)}, {arrow(direction)}, {STATISTICS[statistic][2]},"
-                f" {count(pd.concat([lines, aside]))}"
+                f" {count(pd.concat([lines, aside]))}{asked(source)}"
             },
         },
         yaxis_title="recovery",
@@ -106,14 +107,15 @@ def _lines(summary: pd.DataFrame, windows: Windows) -> tuple[str, pd.DataFrame]:
     there = window_families(summary)
     if windows is None:
         return next(iter(there.items()), ("no windows", summary.iloc[:0]))
-    asked = families(windows)
+    given = families(windows)
     n_layers = int(summary["last_layer"].max()) + 1
-    wanted = {window for family in asked for window in family(n_layers)}
+    wanted = {window for family in given for window in family(n_layers)}
     rows = pd.concat([summary.iloc[:0], *there.values()])
     places = zip(rows["first_layer"], rows["last_layer"], strict=True)
     rows = rows[[place in wanted for place in places]]
-    named = ", ".join(family.name for family in asked)
-    if rows.empty:
+    named = ", ".join(family.name for family in given)
+    aside = zip(summary["first_layer"], summary["last_layer"], strict=True)
+    if rows.empty and wanted.isdisjoint(aside):
         raise UserError(f"no windows of {named} here: there are {', '.join(there) or 'none'}")
     return named, rows
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...errors import UserError
 from ...evaluation import resampled
+from ...facts import PROMPTS
 from ..metrics import METRICS
 
 STATISTICS = {
@@ -81,6 +82,12 @@ def count(summary: pd.DataFrame) -> str:
 def metric_words(name: object) -> str:
     """A metric as figures and sentences call it; by its own name where nobody knows it any more."""
     return METRICS[str(name)].words if name in METRICS else text(name)
+
+
+def asked(source: object) -> str:
+    """In which phrasings a dissection asked, as the end of a subtitle; nothing for a bare frame, which does not say."""
+    prompts = getattr(source, "about", {}).get("prompts")
+    return f"; {PROMPTS[prompts]}" if prompts in PROMPTS else ""
 
 
 def arrow(direction: str) -> str:

@@ -15,8 +15,9 @@ from ...dissection.plotting.recovery import plot_recovery, window_families
 from ...dissection.plotting.styles import metric_words
 from ...dissection.summary import summarise_recovery
 from ...evaluation import resampled
+from ...facts import PROMPTS
 from ..elements import Figure, flat
-from ..fact_table import FactTable
+from ..fact_table import FactTable, counted
 from ..folders import DissectionFiles
 from ..headline import Words
 
@@ -40,6 +41,7 @@ class DissectionSection:
     noise: pd.DataFrame
     changed: pd.DataFrame
     facts: FactTable
+    asked: str  # in which phrasings
     settings: list[tuple[str, str]]
     versions: list[tuple[str, str]]
 
@@ -66,6 +68,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
         n_failed=len(verdicts) - sum(verdicts),
         noise=_noise(run.frame, about.get("noise_floor") or {}),
         changed=_changed(about.get("comparison") or {}),
+        asked=PROMPTS.get(str(about.get("prompts")), "as the run says not"),
         facts=FactTable.of(run.facts, run.answers, run.frame, words.peaks),
         settings=flat(_settings(about)),
         versions=flat(about.get("versions") or run.run.get("versions") or {}),
@@ -118,7 +121,7 @@ def _behaviour(facts: pd.DataFrame) -> pd.DataFrame:
     ):
         before, after = (facts[f"{which}_{name}"].astype(float).mean() for which in ("before", "after"))
         rows.append((label, shape.format(before), shape.format(after)))
-    return pd.DataFrame(rows if len(facts) else [], columns=[f"{len(facts)} facts", "before", "after"])
+    return pd.DataFrame(rows if len(facts) else [], columns=[counted(facts), "before", "after"])
 
 
 def _controls(controls: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ SHOWN_FACTS = 30
 READING = (
     "Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = the patch changed nothing, 1 = answers as the "
     "donor does. d is the squared difference of the logits at the positions that predict the answer (arXiv "
-    "2410.06606). Brackets and bands are 95 % bootstrap intervals."
+    "2410.06606). Brackets and bands are 95 % bootstrap intervals over subjects."
 )
 
 
@@ -86,7 +86,7 @@ def blocks(content: Content) -> Iterator[Block]:
 
 
 def _dissection(section: DissectionSection) -> Iterator[Block]:
-    yield f"{section.about['before']} → {section.about['after']}"
+    yield f"{section.about['before']} → {section.about['after']}, facts {section.asked}"
     yield section.words.headline
     yield from _minds(section.words.warnings)
     if len(section.peaks):
