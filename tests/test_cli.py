@@ -217,6 +217,7 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
         *("dissect", "B", "A", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o"),
         *("--sites", "norms, block", "--windows", "single,0-2", "--direction", "after->before", "--positions", "3,-1"),
         *("--device", "cpu", "--dtype", "bfloat16", "--seed", "4", "--limit", "2"),
+        *("--prompts", "own", "--batch-size", "5", "--max-tokens", "99"),
     )
     facts = seen.pop("facts")
     assert [fact.role for fact in facts] == ["forget", "forget"]
@@ -227,6 +228,9 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
         "windows": ["single", "0-2"],
         "direction": "after->before",
         "positions": [3, -1],
+        "prompts": "own",
+        "batch_size": 5,
+        "max_tokens": 99,
         "device": "cpu",
         "dtype": "bfloat16",
         "seed": 4,

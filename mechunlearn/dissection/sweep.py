@@ -129,7 +129,7 @@ class Sweep:
         tokens: Tokens,
         rows: Int[Tensor, " predicting"],
         measured: dict[str, Float[Tensor, "patch fact"]],
-        said: Int[Tensor, "patch predicting"],
+        said: Int[Tensor, "patch_and_donor predicting"],
         logprob: Float[Tensor, "2 fact"],
         noise: dict[str, float],
     ) -> pd.DataFrame:
