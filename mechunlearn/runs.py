@@ -85,13 +85,13 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 
 
 class RunFolder:
-    """One job's folder, made or gone on with.
+    """One job's folder, made or gone on with; with `begin=False` only asked whether it could be.
 
     Raises:
         UserError: the folder holds something else, or a run of other settings.
     """
 
-    def __init__(self, path: str | Path, kind: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, kind: str, settings: Mapping[str, Any], *, begin: bool = True) -> None:
         self.path = Path(path)
         self.kind = kind
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
@@ -102,7 +102,8 @@ class RunFolder:
             return
         if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UserError(f"{self.path}: not empty, and not a run folder (no run.json); give a new folder")
-        self._write({})
+        if begin:
+            self._write({})
 
     def _check(self, found: dict[str, Any]) -> None:
         if found.get("kind") != self.kind:
@@ -130,7 +131,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return bool(read_run(self.path).get("about"))
+        return (self.path / "run.json").exists() and bool(read_run(self.path).get("about"))
 
     def finish(self, about: Mapping[str, Any], **frames: pd.DataFrame) -> None:
         """Write the frames, then mark the run as finished."""

@@ -91,7 +91,7 @@ def evaluate(
         "facts": facts.hash,
         "text": _hash(text),
     }
-    if run is not None and RunFolder(run, "evaluation", settings).finished:
+    if run is not None and RunFolder(run, "evaluation", settings, begin=False).finished:
         return Evaluation.load(run)
 
     of_facts = None if measures is None else [name for name in wanted if name not in TEXT]

@@ -29,7 +29,7 @@ def coefficients(model) -> torch.Tensor:
 def test_columns_are_means_over_predicting_positions(name):
     model = toy(name)
     after = changed(model, lambda slot: slot.layer == 1 or slot.path.startswith("blocks.2.mlp.out"), 0.05)
-    table = neuron_changes(model, after, FACTS)
+    table = neuron_changes(model, after, FACTS, prompts="own")
     m = [coefficients(which) for which in (model, after)]
     assert len(table) == 4 * 48
     for layer, neuron in ((0, 3), (1, 7), (2, 47), (3, 0)):
