@@ -178,7 +178,7 @@ def test_saved_and_opened_again(result, tmp_path):
     pd.testing.assert_frame_equal(again.frame, result.frame)
     pd.testing.assert_frame_equal(again.facts, result.facts)
     assert again.about["noise_floor"] == result.about["noise_floor"]
-    pd.testing.assert_frame_equal(again.summary(draws=50), result.summary(draws=50))
+    pd.testing.assert_frame_equal(again.summary(resamples=50), result.summary(resamples=50))
 
 
 def test_bf16_comes_with_a_larger_noise_floor(pair):

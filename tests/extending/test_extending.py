@@ -150,7 +150,7 @@ def test_a_name_means_what_it_stands_for(pair: tuple, workplace: Path) -> None: 
     use(HERE / "more_sites.py")
     facts = mu.Facts.read(workplace / "facts.jsonl").forget
     pairs = {"attention_keys": "blocks.{l}.attn.hook_k", "first_mlps": r"blocks\.[012]\.mlp\."}
-    found = mu.dissect(*pair, facts, [*pairs, *pairs.values()], windows="single", progress=False)
+    found = mu.dissect(*pair, facts, sites=[*pairs, *pairs.values()], windows="single", progress=False)
     values = found.frame.set_index("site")["recovery"]
     for name, meaning in pairs.items():
         assert values[name].notna().any()
