@@ -66,6 +66,12 @@ def compare(before: Source, after: Source) -> Comparison:
         UserError: naming every difference that forbids it: architecture, layers, widths, heads, vocabulary,
             tokenizer, dtype, device, compatibility mode.
     """
+    for which, model in (("before", before), ("after", after)):
+        if getattr(model, "compatibility_mode", False):
+            raise UserError(
+                f"before and after cannot be compared: {which} is in compatibility mode, which folds its weights; "
+                "load it again without"
+            )
     before, after = load(before), load(after)
     problems = [*_configuration(before, after), *_tokenizers(before, after)]
     ours, theirs = slots(before), slots(after)
@@ -89,9 +95,6 @@ def _configuration(before: TransformerBridge, after: TransformerBridge) -> list[
         a, b = (get(next(hf(model).parameters())) for model in (before, after))
         if a != b:
             problems.append(f"{title}: before is {a}, after is {b} (load both with the same {title}=)")
-    if before.compatibility_mode or after.compatibility_mode:
-        which = "before" if before.compatibility_mode else "after"
-        problems.append(f"{which} is in compatibility mode, which folds its weights; load it again without")
     return problems
 
 

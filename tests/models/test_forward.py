@@ -113,11 +113,12 @@ def test_an_architecture_that_is_not_replayed_is_refused(monkeypatch):
     model.original_model.config.final_logit_softcapping = 1.0  # the model's own forward pass caps, ours must too
     assert check_replay(model, rows()) < 1e-4
     original = model.original_model.forward
-    monkeypatch.setattr(model.original_model, "forward", lambda **kw: _doubled(original(**kw)))
+
+    def doubled(logits_to_keep=0, **rest):
+        out = original(logits_to_keep=logits_to_keep, **rest)
+        out.logits = out.logits * 2
+        return out
+
+    monkeypatch.setattr(model.original_model, "forward", doubled)
     with pytest.raises(UserError, match="not supported"):
         check_replay(model, rows())
-
-
-def _doubled(out):
-    out.logits = out.logits * 2
-    return out
