@@ -113,7 +113,7 @@ class Dissection:
         controls = self.controls["passed"].dropna()
         return (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
-            f"facts {PROMPTS[self.about['prompts']]}, "
+            f"facts {PROMPTS[self.about.get('prompts', 'own')]}, "
             f"{self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
             "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
             f"{resampled(summary)}):"

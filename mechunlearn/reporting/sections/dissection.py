@@ -68,7 +68,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
         n_failed=len(verdicts) - sum(verdicts),
         noise=_noise(run.frame, about.get("noise_floor") or {}),
         changed=_changed(about.get("comparison") or {}),
-        asked=PROMPTS.get(str(about.get("prompts")), "as the run says not"),
+        asked=PROMPTS[about.get("prompts", "own")],
         facts=FactTable.of(run.facts, run.answers, run.frame, words.peaks),
         settings=flat(_settings(about)),
         versions=flat(about.get("versions") or run.run.get("versions") or {}),
