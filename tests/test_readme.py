@@ -130,8 +130,13 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return everything.with_items(fact for group in groups.values() for fact in group[:: len(group) // FACTS])
 
     monkeypatch.setattr(Facts, "builtin", few)
-    monkeypatch.setattr(facts, "organism_text", lambda split="held_out": passages(split)[:PASSAGES])
-    monkeypatch.setattr(unlearning, "unlearn", partial(unlearning.unlearn, steps=STEPS))
+    unlearn = partial(unlearning.unlearn, steps=STEPS)
+    for room, name, less in (
+        (facts, "organism_text", lambda split="held_out": passages(split)[:PASSAGES]),
+        (unlearning, "unlearn", unlearn),
+    ):
+        for place in (room, mu):  # the package keeps a name once it was used
+            monkeypatch.setattr(place, name, less)
     monkeypatch.setattr(BaseFigure, "show", lambda figure: figures.append(figure.to_json()))
     monkeypatch.chdir(tmp_path)
     return figures
