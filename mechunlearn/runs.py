@@ -164,6 +164,20 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     return content
 
 
+def read_finished(folder: str | Path, kind: str, what: str) -> dict[str, Any]:
+    """The run.json of a finished run of this kind; `what` is the kind in words.
+
+    Raises:
+        UserError: as `read_run`; a run of another kind, or one that is not finished.
+    """
+    run = read_run(folder)
+    if run["kind"] != kind:
+        raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not {what}")
+    if not run.get("about"):
+        raise UserError(f"{folder}: the run is not finished; run the same call again to go on")
+    return run
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..evaluation import resampled
-from ..runs import RunFolder, read_frame, read_run
+from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
 from .plots import plot_attacks, plot_curve
 from .summary import NEEDED, curve, steps_to_recover, summarise_attacks
@@ -72,11 +72,7 @@ class Attacks:
         Raises:
             UserError: the folder holds none, unfinished ones, or a broken file.
         """
-        run = read_run(folder)
-        if run["kind"] != "attacks":
-            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not attacks")
-        if not run.get("about"):
-            raise UserError(f"{folder}: the attacks are not finished; run the same call again to go on")
+        run = read_finished(folder, "attacks", "attacks")
         frame = read_frame(Path(folder) / "frame.parquet")
         if missing := [column for column in NEEDED if column not in frame.columns]:
             raise UserError(

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from ..errors import UserError
 from ..evaluation import resampled
 from ..facts import PROMPTS
-from ..runs import read_frame, read_run, versions, write_frame, write_json
+from ..runs import read_finished, read_frame, read_run, versions, write_frame, write_json
 from ..showing import plain, shown
 from .metrics import PAPER_METRIC
 from .peaks import strongest
@@ -89,11 +89,7 @@ class Dissection:
         Raises:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
-        run = read_run(folder)
-        if run["kind"] != "dissection":
-            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not a dissection")
-        if not run.get("about"):
-            raise UserError(f"{folder}: the dissection is not finished; run the same call again to go on")
+        run = read_finished(folder, "dissection", "a dissection")
         frames = {name: read_frame(Path(folder) / f"{name}.parquet") for name in FRAMES}
         return cls(about=run["about"], **frames)
 

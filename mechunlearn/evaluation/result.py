@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..facts import PROMPTS
-from ..runs import RunFolder, read_frame, read_run
+from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
 from .measures import MEASURES
 from .plots import plot_measures
@@ -77,11 +77,7 @@ class Evaluation:
         Raises:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
-        run = read_run(folder)
-        if run["kind"] != "evaluation":
-            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not an evaluation")
-        if not run.get("about"):
-            raise UserError(f"{folder}: the evaluation is not finished; run the same call again")
+        run = read_finished(folder, "evaluation", "an evaluation")
         frame = read_frame(Path(folder) / "frame.parquet")
         if missing := [column for column in NEEDED if column not in frame.columns]:
             raise UserError(

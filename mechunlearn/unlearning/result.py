@@ -12,10 +12,9 @@ import torch
 from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
 from ..facts import PROMPTS
 from ..models import load, save
-from ..runs import RunFolder, read_frame, read_run
+from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
 from .plot import plot
 from .settings import kept_row
@@ -83,11 +82,7 @@ class Unlearning:
         Raises:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
-        run = read_run(folder)
-        if run["kind"] != "unlearning":
-            raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not of unlearning")
-        if not (about := run.get("about")):
-            raise UserError(f"{folder}: the run is not finished; run the same call again to go on")
+        about = read_finished(folder, "unlearning", "of unlearning")["about"]
         folder = Path(folder)
         count = about.pop("stages", 0)
         stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
