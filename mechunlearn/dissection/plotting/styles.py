@@ -85,9 +85,9 @@ def metric_words(name: object) -> str:
 
 
 def asked(source: object) -> str:
-    """In which phrasings a dissection asked, as the end of a subtitle; nothing for a bare frame, which does not say."""
+    """In which phrasings a dissection asked, as a line of its own; nothing for a bare frame, which does not say."""
     prompts = getattr(source, "about", {}).get("prompts")
-    return f"; {PROMPTS[prompts]}" if prompts in PROMPTS else ""
+    return f"<br>facts {PROMPTS[prompts]}" if prompts in PROMPTS else ""
 
 
 def arrow(direction: str) -> str:
