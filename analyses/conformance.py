@@ -171,7 +171,9 @@ def _logits(model: PreTrainedModel, row) -> torch.Tensor:
 
 def _words() -> PreTrainedTokenizerBase:
     """One token a word."""
-    entries = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))])}
+    entries = {
+        word: number for number, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))])
+    }
     core = Tokenizer(models.WordLevel(entries, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,9 @@ EXPERTS: dict[str, Any] = {
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 24,
 }  # fmt: skip
-DOWN = r"(mlp|feed_forward|moe|experts|ffn|layers\.\d+).*\.(down_proj|w2|fc2|c_proj|dense_4h_to_h|fc_out|output_linear)\b"
+DOWN = (
+    r"(mlp|feed_forward|moe|experts|ffn|layers\.\d+).*\.(down_proj|w2|fc2|c_proj|dense_4h_to_h|fc_out|output_linear)\b"
+)
 STATES: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
 
 
