@@ -3,10 +3,10 @@
     python analyses/conformance.py                # all of conformance_models.RECIPES, some ten minutes on two cores
     python analyses/conformance.py mixtral gpt2   # only these, printed
 
-Of every recipe two random models are made: the second has a change planted in the MLP's last matrix (all experts', where
-there are experts) of the middle block. The package dissects the pair with its default sites, then with every named site
-that it says the architecture has. Right means, for every patch, row and site: the squared distance of logits is the one
-that plain passes give, one fact at a time and unpadded (parameters: the weights put into the transformers module and
+Of every recipe two random models are made: the second has a change planted in the MLP's last matrix (all experts',
+where there are experts) of the middle block. The package dissects the pair with its default sites, then with every named
+site that it says the architecture has. Right means, for every patch, row and site: the squared distance of logits is the
+one that plain passes give, one fact at a time and unpadded (parameters: the weights put into the transformers module and
 the module run; activations: TransformerLens' own hooks over the whole pass), to 1e-3 of the distance between the models;
 the planted change is found (block and MLP output bring back everything at the middle block), and coefficients, which
 stand before the changed matrix, bring back nothing there.
@@ -67,7 +67,7 @@ def tried(name: str) -> dict[str, object]:
         has = [site for site, there in available(after).items() if there]
     except UserError as error:
         return found | {"result": REFUSED, "message": str(error)}
-    except Exception as error:  # noqa: BLE001 - a traceback is a result here
+    except Exception as error:  # a traceback is a result here
         return found | {"message": f"{type(error).__name__}: {error}"}
 
     result, sites, message = RIGHT, list(DEFAULT), ""
@@ -79,7 +79,7 @@ def tried(name: str) -> dict[str, object]:
             break
         except UserError as error:
             result, message = NAMED, str(error)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return found | {"message": f"{type(error).__name__}: {error}"}
     else:
         return found | {"result": REFUSED, "message": message}
@@ -161,7 +161,7 @@ def _patched(
 
 def _hooked(before: TransformerBridge, after: TransformerBridge, hooks: tuple[str, ...], row) -> torch.Tensor:
     _, cache = before.run_with_cache(row.ids, names_filter=list(hooks))
-    writes = [(name, lambda tensor, hook: cache[hook.name]) for name in hooks]
+    writes = [(name, lambda _, hook: cache[hook.name]) for name in hooks]
     return after.run_with_hooks(row.ids, fwd_hooks=writes)[row.predicts].double()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import mechunlearn as mu
 from mechunlearn.errors import UserError
+from mechunlearn.sites import DEFAULT
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def test_dense_models_are_right_with_the_default_sites(conformance, name):
     found = conformance.tried(name)
     assert (found["result"], found["message"]) == (conformance.RIGHT, "")
     assert 0 <= found["error"] < conformance.ALLOWED
-    assert set(mu.sites.DEFAULT) <= set(found["sites"].split(", "))
+    assert set(DEFAULT) <= set(found["sites"].split(", "))
 
 
 @pytest.mark.parametrize("site", ["block", "attention_output"])
