@@ -4,12 +4,12 @@
     python analyses/conformance.py mixtral gpt2   # only these, printed
 
 Of every recipe two random models are made: the second has a change planted in the MLP's last matrix (all experts',
-where there are experts) of the middle block. The package dissects the pair with its default sites, then with every named
-site that it says the architecture has. Right means, for every patch, row and site: the squared distance of logits is the
-one that plain passes give, one fact at a time and unpadded (parameters: the weights put into the transformers module and
-the module run; activations: TransformerLens' own hooks over the whole pass), to 1e-3 of the distance between the models;
-the planted change is found (block and MLP output bring back everything at the middle block), and coefficients, which
-stand before the changed matrix, bring back nothing there.
+where there are experts) of the middle block. The package dissects the pair with its default sites, then with every
+named site that it says the architecture has. Right means, for every patch, row and site: the squared distance of
+logits is the one that plain passes give, one fact at a time and unpadded (parameters: the weights put into the
+transformers module and the module run; activations: TransformerLens' own hooks over the whole pass), to 1e-3 of the
+distance between the models; the planted change is found (block and MLP output bring back everything at the middle
+block), and coefficients, which stand before the changed matrix, bring back nothing there.
 
 Writes analyses/results/conformance.csv, one row a recipe, and conformance.md.
 """  # fmt: skip
@@ -23,6 +23,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -36,7 +37,7 @@ from transformers.utils import logging
 import mechunlearn as mu
 from mechunlearn.errors import UserError
 from mechunlearn.facts import tokenize
-from mechunlearn.models import slots
+from mechunlearn.models import hf, slots
 from mechunlearn.runs import versions
 from mechunlearn.sites import DEFAULT, Site, available, resolve
 
@@ -60,7 +61,13 @@ def tried(name: str) -> dict[str, object]:
     """What came of one recipe: the class, the result, the largest error, which sites were checked, and the message."""
     words = _words()
     plain = build(name), _planted(name)
-    found = {"class": type(plain[0]).__name__, "result": WRONG, "error": float("nan"), "sites": "", "message": ""}
+    found: dict[str, object] = {
+        "class": type(plain[0]).__name__,
+        "result": WRONG,
+        "error": float("nan"),
+        "sites": "",
+        "message": "",
+    }
     facts = mu.Facts([mu.Fact(prompt, answer) for prompt, answer in FACTS])
     try:
         before, after = (mu.load(model, tokenizer=words) for model in plain)
@@ -111,7 +118,9 @@ def _compared(
     facts: mu.Facts,
 ) -> tuple[float, str]:
     """The largest difference from plain passes, as a share of the models' distance, and what is wrong, if anything."""
-    frame = frame[frame["metric"] == "mse"].set_index(["site", "first_layer", "fact"]).sort_index()
+    told = frame[frame["metric"] == "mse"]
+    places = zip(told["site"], told["first_layer"], told["fact"], strict=True)
+    distance = dict(zip(places, told["distance"].astype(float), strict=True))
     rows = [tokenize(mu.Facts([fact]), before.tokenizer) for fact in facts]
     given = [_logits(plain[0], row) for row in rows]
     apart = [float((_logits(plain[1], row) - want).pow(2).mean()) for row, want in zip(rows, given, strict=True)]
@@ -120,13 +129,12 @@ def _compared(
         site = resolve(name, after)
         for layer, computed in _patched(site, before, after, plain, rows):
             for fact, logits, want, far in zip(facts, computed, given, apart, strict=True):
-                mine = float(frame.loc[(name, layer, fact.id), "distance"])
-                error = abs(mine - float((logits - want).pow(2).mean())) / far
+                error = abs(distance[name, layer, fact.id] - float((logits - want).pow(2).mean())) / far
                 worst = max(worst, error)
                 if not error <= ALLOWED:
                     return worst, f"{name}, block {layer}: off by {error:.2g} of the models' distance"
             if layer == MIDDLE:
-                middle[name] = 1 - float(frame.loc[(name, layer)]["distance"].sum()) / sum(apart)
+                middle[name] = 1 - sum(distance[name, layer, fact.id] for fact in facts) / sum(apart)
     for name, right in {"block": 1.0, "mlp_output": 1.0, "mlp_coefficients": 0.0, "mlp_keys": 0.0}.items():
         if name in middle and abs(middle[name] - right) > ALLOWED:
             return worst, f"{name} brings back {middle[name]:.3f} of the planted change, not {right:g}"
@@ -150,7 +158,7 @@ def _patched(
         run = plain[1]
         if not set(names) <= set(recipient):  # a part of a fused matrix, which only the bridge has by itself
             donor, recipient = ({slot.name: slot.tensor for slot in slots(model)} for model in (before, after))
-            run = after.original_model
+            run = hf(after)
         kept = {name: recipient[name].clone() for name in names}
         for name in names:
             recipient[name].copy_(donor[name])
@@ -161,7 +169,7 @@ def _patched(
 
 def _hooked(before: TransformerBridge, after: TransformerBridge, hooks: tuple[str, ...], row) -> torch.Tensor:
     _, cache = before.run_with_cache(row.ids, names_filter=list(hooks))
-    writes = [(name, lambda _, hook: cache[hook.name]) for name in hooks]
+    writes: Any = [(name, lambda _, hook: cache[hook.name]) for name in hooks]
     return after.run_with_hooks(row.ids, fwd_hooks=writes)[row.predicts].double()
 
 
@@ -189,7 +197,7 @@ def write(rows: pd.DataFrame) -> None:
     said = ", ".join(f"{counts.get(result, 0)} {result}" for result in (RIGHT, NAMED, REFUSED, WRONG))
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     table = rows.drop(columns=["sites"]).assign(
-        error=rows["error"].map(lambda e: "" if e != e else f"{e:.0e}"),
+        error=rows["error"].map(lambda e: "" if pd.isna(e) else f"{e:.0e}"),
         message=rows["message"].fillna("").map(lambda text: str(text).replace("|", "/").replace("\n", " ")[:160]),
     )
     text = PAGE.format(
