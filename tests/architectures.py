@@ -40,12 +40,35 @@ CONFIGS = {
     ),
     "neox": lambda: hf.GPTNeoXConfig(**COMMON, use_parallel_residual=True, rotary_pct=0.5),
 }  # fmt: skip
+# Whose blocks are called with arguments of odd shapes, or whose logits come about in another way than by norm and head.
+ODD = {
+    "bloom": lambda: hf.BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=LAYERS, n_head=4,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ),
+    "mpt": lambda: hf.MptConfig(
+        vocab_size=VOCABULARY, d_model=WIDTH, n_layers=LAYERS, n_heads=4, max_seq_len=64, expansion_ratio=2
+    ),
+    "falcon, alibi": lambda: hf.FalconConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=4, multi_query=False,
+        parallel_attn=False, alibi=True, bias=True, ffn_hidden_size=48,
+    ),
+    "xglm": lambda: hf.XGLMConfig(
+        vocab_size=VOCABULARY, d_model=WIDTH, ffn_dim=48, num_layers=LAYERS, attention_heads=4,
+        max_position_embeddings=64,
+    ),
+    "opt": lambda: hf.OPTConfig(**COMMON, ffn_dim=48, word_embed_proj_dim=WIDTH),
+    "opt-350m": lambda: hf.OPTConfig(**COMMON, ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
+    "cohere": lambda: hf.CohereConfig(**GROUPED, logit_scale=0.25),
+    "granite": lambda: hf.GraniteConfig(**GROUPED, logits_scaling=4.0, residual_multiplier=0.3),
+    "mamba": lambda: hf.MambaConfig(**COMMON, state_size=4),
+}  # fmt: skip
 NAMES = tuple(CONFIGS)
 
 
 def tiny(name: str, seed: int = 0) -> hf.PreTrainedModel:
     """A random model of this architecture; another seed gives other weights of the same shapes."""
-    config = CONFIGS[name]()
+    config = (CONFIGS | ODD)[name]()
     torch.manual_seed(seed)
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     config.architectures = model.config.architectures = [type(model).__name__]

@@ -25,11 +25,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import NotFiniteError, UserError
 from ..facts import Tokens
+from .arguments import Arguments, Layout, Rows, layout, select
 from .checkpoint import hf
 from .hooks import Enough, Hook, hooked
 from .properties import LanguageModel, device_of, vocabulary_of
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional after the residual stream, by keyword
+LOGIT_FACTORS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}  # by their names in configurations
 LOGITS_AT_ONCE = 2**25  # 128 MB in float32; what is made of them (log-probabilities, ranks) takes a few times that
 
 
@@ -166,7 +167,7 @@ def embed(model: TransformerBridge, tokens: Tokens) -> Float[Tensor, "fact pos d
 
 
 def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[list[Tensor], list[Arguments]]:
-    """One forward pass that ends at the entry of block `stop` (of the final norm, where `stop` is the last)."""
+    """One forward pass that ends at the entry of block `stop`, or behind the last block."""
     entries: list[Tensor] = []
     arguments: list[Arguments] = []
 
@@ -176,8 +177,12 @@ def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[li
             raise Enough
         arguments.append((args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}))
 
-    places = [*model.blocks, model.ln_final]
-    handles = [place.register_forward_pre_hook(at_entry, with_kwargs=True) for place in places]
+    def at_end(_: nn.Module, __: object, output: Any) -> None:
+        entries.append(_stream(output))
+        raise Enough
+
+    handles = [block.register_forward_pre_hook(at_entry, with_kwargs=True) for block in model.blocks]
+    handles.append(model.blocks[-1].register_forward_hook(at_end))
     try:
         hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention, use_cache=False)
     except Enough:
@@ -186,6 +191,11 @@ def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[li
         for handle in handles:
             handle.remove()
     return entries, arguments
+
+
+def _stream(output: Any) -> Tensor:
+    """The residual stream in what a block gives back."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def resume(
@@ -204,32 +214,40 @@ def resume(
         facts: the row of the trace that each row of `residual` belongs to.
         hooks: TransformerLens hook names on the blocks that run, with hook functions.
     """
-    adapted: dict[int, Any] = {}
-    width = len(trace.tokens)
+    known = _layout(model)
+    rows, done = Rows(facts, len(trace.tokens)), dict[int, Any]()
     with hooked(model, hooks):
         for number in range(layer, len(model.blocks) if stop is None else stop):
-            places, names = trace.arguments[number]
-            named = {name: _rows(value, facts, width, adapted) for name, value in names.items()}
-            out = model.blocks[number](residual, *_rows(places, facts, width, adapted), **named)
-            residual = out[0] if isinstance(out, tuple) else out
+            places, named = select(trace.arguments[number], number, known, rows, done)
+            residual = _stream(model.blocks[number](residual, *places, **named))
     return residual
 
 
-def _rows(value: Any, facts: Int[Tensor, " row"], width: int, adapted: dict[int, Any]) -> Any:
-    """The argument for these rows. Blocks share most arguments, so each is adapted once a pass."""
-    if isinstance(value, tuple):
-        return tuple(_rows(part, facts, width, adapted) for part in value)
-    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] != width or width == 1:
-        return value
-    if id(value) not in adapted:
-        adapted[id(value)] = value[facts]
-    return adapted[id(value)]
+def _layout(model: TransformerBridge) -> Layout:
+    """Where the rows lie in the arguments of the model's blocks."""
+
+    def run(ids: Int[Tensor, "row pos"], attention: Int[Tensor, "row pos"]) -> list[Arguments]:
+        nothing = torch.zeros_like(ids)
+        tokens = Tokens(ids, attention, nothing.bool(), nothing.bool(), tuple(map(str, range(len(ids)))))
+        return _run_blocks(model, tokens, len(model.blocks))[1]
+
+    with torch.no_grad():
+        return layout(model, run, device_of(hf(model)))
 
 
 def unembed(model: TransformerBridge, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """Final norm, unembedding, and the cap on logits where the architecture has one (Gemma 2)."""
-    logits = model.unembed(model.ln_final(residual[None]))[0]
-    cap = getattr(hf(model).config, "final_logit_softcapping", None)
+    """What follows the last block: final norm, projection (OPT-350m), unembedding, and what the logits go through.
+
+    Some multiply the logits (Cohere, Falcon H1) or divide them (Granite), Gemma 2 caps them.
+    """
+    module, stream = hf(model), residual[None]
+    stream = model.ln_final(stream) if "ln_final" in model._modules else stream  # GPT-1 and OPT-350m have none
+    project = getattr(getattr(module.base_model, "decoder", None), "project_out", None)
+    logits = model.unembed(stream if project is None else project(stream))[0]
+    for name, power in LOGIT_FACTORS.items():
+        factor = getattr(module.config, name, None)
+        logits = logits if factor is None else logits * factor**power
+    cap = getattr(module.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
@@ -237,16 +255,23 @@ def unembed(model: TransformerBridge, residual: Float[Tensor, "row d_model"]) ->
 def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
     """Largest difference between the logits of the plain forward pass and of record, resume and unembed.
 
+    Of the shortest row and the longest, so that one is padded, and of one row alone; twice, in another order.
+
     Raises:
         UserError: they are not the same computation, so this architecture cannot be dissected.
     """
-    some = tokens[:2].trim()
-    trace = record(model, some)
-    rows = torch.arange(len(some), device=some.ids.device)
-    final = resume(model, trace, 0, trace.entries[0], rows)
-    ours, plain = unembed(model, final[some.predicts]), scored_logits(model, some)
-    difference = float((ours - plain).abs().max())
-    allowed = 1e3 * torch.finfo(plain.dtype).eps * max(1.0, float(plain.abs().max()))
+    difference, largest = 0.0, 1.0
+    lengths = tokens.attention.sum(1)
+    for rows in ([int(lengths.argmin()), int(lengths.argmax())], [0]):  # padded, and one row by itself
+        some = tokens[rows].trim()
+        trace = record(model, some)
+        order = torch.arange(len(rows), device=some.ids.device).flip(0).repeat(2)
+        final = resume(model, trace, 0, trace.entries[0][order], order)
+        mixed = some[order.tolist()]
+        ours, plain = unembed(model, final[mixed.predicts]), scored_logits(model, mixed)
+        difference = max(difference, float((ours - plain).abs().max()))
+        largest = max(largest, float(plain.abs().max()))
+    allowed = 1e3 * torch.finfo(plain.dtype).eps * largest
     if not difference <= allowed:
         raise UserError(
             f"{type(hf(model)).__name__}: running its blocks one by one gives other logits than the model itself "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -13,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from .checkpoint import hf
 
-LEVEL = 1_000  # hooks of ours are told apart from the user's by their level
+LEVELS = itertools.count(1_000)  # every `hooked` has a level of its own: it takes away its hooks and no others
 
 
 class Enough(Exception):  # noqa: N818 - not an error
@@ -29,17 +30,17 @@ class Hook(Protocol):
 
 @contextmanager
 def hooked(model: TransformerBridge, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
-    """TransformerLens hooks for the time of a block; hooks of the user's stay as they are."""
-    points: list[HookPoint] = []
+    """TransformerLens hooks for the time of a block; the user's, and those of blocks around it, stay as they are."""
+    level, points = next(LEVELS), list[HookPoint]()
     try:
         for name, function in hooks:
             point = hook_point(model, name)
             points.append(point)
-            point.add_hook(function, level=LEVEL)
+            point.add_hook(function, level=level)
         yield
     finally:
         for point in points:
-            point.remove_hooks("fwd", level=LEVEL)
+            point.remove_hooks("fwd", level=level)
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:
