@@ -21,8 +21,9 @@ from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
 from .patches import patches, places
+from .positions import Where, chosen as checked_positions, reached, rule
 from .result import Dissection
-from .sweep import POSITIONS, Sweep, Where
+from .sweep import Sweep
 from .windows import Windows, families
 
 QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
@@ -59,8 +60,9 @@ def dissect(
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
         positions: where activations are patched: "all", "answer" (where the logits predict the answer), "prompt", a
-            list of token positions, "each" (a patch for every single position: with `windows="single"` a layer ×
-            position map), or "paper" (all, but scored as the paper's code does; see `facts.paper_positions`).
+            list of token positions within each fact (0 its first token, -1 the last that predicts its answer; facts
+            that have none of them are left out), "each" (a patch for every single position: with `windows="single"`
+            a layer × position map), or "paper" (all, but scored as the paper's code does; `facts.paper_positions`).
         prompts: the phrasings that facts are asked in: "held_out", "own" or "all" (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
         batch_size: questions that are measured together.
@@ -81,6 +83,7 @@ def dissect(
         raise UserError(f"max_tokens must be at least 1, not {max_tokens}")
     if direction not in MODELS:
         raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
+    where = checked_positions(positions)
     before = load_to_ask(before, device=device, dtype=dtype)
     after = load(after, device=device, dtype=dtype)
     comparison = compare(before, after)
@@ -96,10 +99,10 @@ def dissect(
     named = list(dict.fromkeys([sites] if isinstance(sites, str) else sites))
     resolved = [resolve(name, recipient) for name in named]
     listed = families(windows)
-    chosen = patches(resolved, listed, recipient.cfg.n_layers, places(positions, resolved, tokens))
+    chosen = patches(resolved, listed, recipient.cfg.n_layers, places(where, resolved, tokens))
     if not chosen:
         raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
-    where = positions if isinstance(positions, str) else [int(place) for place in positions]
+    has = reached(where, tokens)
     at = next(recipient.parameters()).device
     budget = max_tokens or (MAX_TOKENS if at.type == "cpu" else MAX_TOKENS_ACCELERATED)
     sweep = Sweep(donor, recipient, chosen, comparison.different, where, budget)
@@ -118,8 +121,9 @@ def dissect(
     for model in (before, after):
         check_replay(model, tokens.to(at))
     measured = Measured(
-        sweep.units(tokens, batch_size, folder, progress), chosen, questions, tokens, direction, before.tokenizer
-    )
+        sweep.units(tokens, batch_size, folder, progress), chosen, questions, tokens, has.numpy(), direction,
+        before.tokenizer,
+    )  # fmt: skip
     drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
     constant = {
         "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
@@ -137,17 +141,10 @@ def dissect(
             "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
             "versions": versions(),
             "windows": {family.name: [list(window) for window in family(recipient.cfg.n_layers)] for family in listed},
-            "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": _rule(where),
+            "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": rule(where, has),
             "device": str(at), "seconds": round(time.perf_counter() - began, 2),
         },
     )  # fmt: skip
     if folder is not None:
         folder.finish(result.about, **result.frames)
     return result
-
-
-def _rule(positions: Where) -> str:
-    """How positions were patched and scored, in words."""
-    if isinstance(positions, str):
-        return POSITIONS[positions]
-    return f"patched at positions {', '.join(map(str, positions))}; scored where the logits predict the answer"

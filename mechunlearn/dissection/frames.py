@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from transformers import PreTrainedTokenizerBase
 
 from ..facts import Facts, Tokens, fact_of
@@ -28,6 +28,7 @@ class Measured:
     chosen: list[Patch]
     questions: Facts
     tokens: Tokens
+    reached: Bool[np.ndarray, " question"]  # which questions have any of the positions that are patched
     direction: str
     tokenizer: PreTrainedTokenizerBase
 
@@ -41,7 +42,7 @@ class Measured:
         patches, count = len(self.chosen), len(self.questions)
         asked = {name: np.tile(column, patches) for name, column in self._labels().items()}
         last = self.tokens.predicts.shape[1] - 1 - self.tokens.predicts.flip(1).int().argmax(1).numpy()
-        reached = np.concatenate([_reaches(patch, last) for patch in self.chosen])
+        reached = np.concatenate([self._reaches(patch, last) for patch in self.chosen])
         positions = np.asarray([patch.position for patch in self.chosen], dtype=object)
         tokens = [self._token(patch, row) for patch in self.chosen for row in range(count)]
         same = pd.DataFrame(
@@ -87,6 +88,12 @@ class Measured:
                 "correct": np.array([self._right(answers) for answers in said.T], dtype=bool).T.ravel(),
             }
         )
+
+    def _reaches(self, patch: Patch, last: np.ndarray) -> np.ndarray:
+        """For each question whether the patch writes anywhere up to the last position that predicts its answer."""
+        if patch.site.kind == "parameters":
+            return np.ones(len(last), dtype=bool)
+        return self.reached if patch.position is None else patch.position <= last
 
     def _labels(self) -> dict[str, Any]:
         """What every frame says of a question: the fact that it asks for, itself, and the fact's subject."""
@@ -144,11 +151,6 @@ class Measured:
     def _known(self) -> dict[tuple[int, ...], str]:
         """Answers that were put into words already: most patches give one of few."""
         return {}
-
-
-def _reaches(patch: Patch, last: np.ndarray) -> np.ndarray:
-    """For each question whether it has the patch's position, at or before the last that predicts its answer."""
-    return np.ones(len(last), dtype=bool) if patch.position is None else patch.position <= last
 
 
 def recovery_columns(metric: str, distance: np.ndarray, baseline: np.ndarray, floor: float) -> dict[str, Any]:

@@ -8,34 +8,24 @@ numbers move for no other reason than the shape of the batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
 from ..facts import Tokens, paper_positions
 from ..runs import RunFolder
 from .metrics import METRICS, Reference, answer_logprob, distances, rounding
 from .patches import Passes, Patch, Patcher
+from .positions import Where, chosen as checked_positions, mask
 
-POSITIONS = {
-    "all": "patched everywhere; scored where the logits predict the answer",
-    "answer": "patched and scored where the logits predict the answer",
-    "prompt": "patched before the first position that predicts the answer; scored where the logits predict it",
-    "each": "patched at one position at a time; scored where the logits predict the answer",
-    "paper": "patched everywhere; scored at the last n positions of each row, n = number of answer tokens, as the code "
-    "of 2410.06606 does: it misses the prediction of the first answer token and counts one too many at the end",
-}
 DONOR, PLAIN = -2, -1  # in place of a patch's number: the donor, and the recipient unpatched
 COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64
-
-Where = str | Sequence[int]
 
 
 class Sweep:
@@ -47,7 +37,7 @@ class Sweep:
         different: paths of the parameters that differ between the two.
         positions: where activations are patched: "all" (the paper), "answer" (positions whose logits predict the
             answer), "prompt" (those before), "paper" (all, and scored at the positions the paper's code takes), "each"
-            (every patch names its own), or token positions counted from the start.
+            (every patch names its own), or token positions (`positions.mask`).
         max_tokens: most tokens in one batch of patched rows.
     """
 
@@ -60,10 +50,8 @@ class Sweep:
         positions: Where = "all",
         max_tokens: int = 8192,
     ) -> None:
-        if isinstance(positions, str) and positions not in POSITIONS:
-            known = ", ".join(POSITIONS)
-            raise UserError(f"positions {positions!r}: not one of {known}, nor a list of token positions")
-        self.chosen, self.positions, self.max_tokens = chosen, positions, max_tokens
+        self.chosen, self.max_tokens = chosen, max_tokens
+        self.positions = checked_positions(positions)
         self.recipient, self.patcher = recipient, Patcher(donor, recipient, different)
         self.starts = [self.patcher.start(patch) for patch in chosen]
 
@@ -157,7 +145,7 @@ class Sweep:
         end = int(tokens.predicts.any(0).nonzero().max()) + 1
         needed = tokens if self.positions == "paper" else tokens.columns(end)
         compared = paper_positions(needed) if self.positions == "paper" else needed.predicts
-        passes = self.patcher.record(needed, compared | needed.predicts, self._where(needed), self.chosen)
+        passes = self.patcher.record(needed, compared | needed.predicts, mask(self.positions, needed), self.chosen)
         following = torch.cat([tokens.ids[:, 1:], tokens.ids[:, -1:]], dim=1)
         at = passes.facts, passes.places
         return passes, Reference(
@@ -192,15 +180,3 @@ class Sweep:
             else:
                 shared[start].append(number)
         return [numbers for _, numbers in sorted(shared.items())] + alone
-
-    def _where(self, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
-        """Where activations are patched; None is everywhere."""
-        if self.positions in ("all", "paper", "each"):
-            return None
-        if self.positions == "answer":
-            return tokens.predicts
-        if self.positions == "prompt":
-            return tokens.attention.bool() & ~tokens.predicts & ~tokens.answers
-        mask = torch.zeros_like(tokens.predicts)
-        mask[:, [int(place) for place in self.positions if int(place) < mask.shape[1]]] = True
-        return mask

@@ -1,0 +1,100 @@
+"""Where in a fact's tokens activations are patched, and where its predictions are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ..errors import UserError
+from ..facts import Tokens
+
+POSITIONS = {
+    "all": "patched everywhere; scored where the logits predict the answer",
+    "answer": "patched and scored where the logits predict the answer",
+    "prompt": "patched before the first position that predicts the answer; scored where the logits predict it",
+    "each": "patched at one position at a time; scored where the logits predict the answer",
+    "paper": "patched everywhere; scored at the last n positions of each row, n = number of answer tokens, as the code "
+    "of 2410.06606 does: it misses the prediction of the first answer token and counts one too many at the end",
+}
+Where = str | Sequence[int]
+
+
+def chosen(positions: Any) -> Where:
+    """The positions as given, checked: a name, or at least one whole number.
+
+    Raises:
+        UserError: another name, no position, or one that is no whole number.
+    """
+    known = ", ".join(POSITIONS)
+    if isinstance(positions, str):
+        if positions not in POSITIONS:
+            raise UserError(f"positions {positions!r}: not one of {known}, nor a list of token positions")
+        return positions
+    if isinstance(positions, int):
+        raise UserError(f"positions={positions!r}: give a list, [{positions!r}], or one of {known}")
+    found = list(positions)
+    for place in found:
+        if isinstance(place, bool) or not isinstance(place, Integral):
+            raise UserError(f"positions: {place!r} is no whole number; give token positions like [0, 3, -1]")
+    if not found:
+        raise UserError(f"positions is empty, so nothing would be patched; give some, or one of {known}")
+    return [int(place) for place in found]
+
+
+def mask(positions: Where, tokens: Tokens) -> Bool[Tensor, "fact pos"] | None:
+    """Where patches write that have no position of their own; None is everywhere.
+
+    Positions count within each fact, whatever it is padded to: from 0, its first token, up; from -1 down, the last
+    position that predicts its answer (of an answer of one token the last of the prompt; what follows reaches nothing).
+    """
+    if positions in ("all", "paper", "each"):
+        return None
+    if positions == "answer":
+        return tokens.predicts
+    if positions == "prompt":
+        return tokens.attention.bool() & ~tokens.predicts & ~tokens.answers
+    ends = _ends(tokens)
+    columns = torch.arange(tokens.ids.shape[1], device=ends.device)
+    found = torch.zeros_like(tokens.predicts)
+    for place in (int(place) for place in positions):
+        at = ends + place if place < 0 else torch.full_like(ends, place)
+        found |= (columns == at[:, None]) & (at < ends)[:, None]
+    return found
+
+
+def reached(positions: Where, tokens: Tokens) -> Bool[Tensor, " fact"]:
+    """Which facts have any of the positions.
+
+    Raises:
+        UserError: one of them lies outside every fact.
+    """
+    if not isinstance(positions, str):
+        longest = int(_ends(tokens).max())
+        for place in positions:
+            if not -longest <= place < longest:
+                raise UserError(
+                    f"position {place} lies outside every fact: the longest has {longest} positions up to the last "
+                    f"that predicts its answer, 0 to {longest - 1}, or -1 to {-longest} from there back"
+                )
+    where = mask(positions, tokens)
+    return torch.ones(len(tokens), dtype=torch.bool) if where is None else where.any(1).cpu()
+
+
+def rule(positions: Where, has: Bool[Tensor, " fact"]) -> str:
+    """How positions were patched and scored, in words."""
+    if isinstance(positions, str):
+        words = POSITIONS[positions]
+    else:
+        words = f"patched at positions {', '.join(map(str, positions))}; scored where the logits predict the answer"
+    lacking = int((~has).sum())
+    return f"{words}; {lacking} of {len(has)} questions have none of them and are left out" if lacking else words
+
+
+def _ends(tokens: Tokens) -> Int[Tensor, " fact"]:
+    """How many positions each fact has, up to the last that predicts its answer."""
+    return tokens.predicts.shape[1] - tokens.predicts.flip(1).int().argmax(1)

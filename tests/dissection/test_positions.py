@@ -1,0 +1,118 @@
+"""Positions count within each fact, whatever it is padded to and whoever it is measured with."""
+
+import numpy as np
+import pytest
+import torch
+
+from mechunlearn import Fact, Facts, dissect
+from mechunlearn.dissection.positions import chosen, mask, reached, rule
+from mechunlearn.errors import UserError
+from mechunlearn.facts import tokenize
+from mechunlearn.models import hf, load
+
+from ..architectures import tiny
+from ..pairs import changed, rows, word_level
+
+PROMPTS = ["w5 w6 w7", "w15 w16", "w25 w26 w27 w28 w29 w30 w31", "w40"]
+FACTS = Facts([Fact(prompt, answer) for prompt, answer in zip(PROMPTS, ["w8", "w17 w18", "w29", "w41"], strict=True)])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    words = word_level([f"w{i}" for i in range(3, 96)], tmp_path_factory.mktemp("words"))
+    before = load(tiny("llama"), tokenizer=words)
+    return before, changed(before, lambda slot: slot.layer >= 0)
+
+
+def measured(pair, facts, positions):
+    found = dissect(*pair, facts, sites="residual", windows="single", positions=positions, progress=False)
+    frame = found.frame[found.frame["metric"] == "mse"]
+    return frame.set_index(["fact", "first_layer"])["distance"].sort_index(), found
+
+
+@torch.no_grad()
+def oracle(pair, fact, layer, place):
+    """One fact, unpadded: TransformerLens' own hooks over the whole pass."""
+    row = tokenize(Facts([fact]), pair[0].tokenizer)
+    name = f"blocks.{layer}.hook_resid_pre"
+    _, cache = pair[0].run_with_cache(row.ids, names_filter=[name])
+
+    def write(tensor, hook):
+        tensor = tensor.clone()
+        tensor[:, place] = cache[hook.name][:, place]
+        return tensor
+
+    patched = pair[1].run_with_hooks(row.ids, fwd_hooks=[(name, write)])[row.predicts].double()
+    return float((patched - hf(pair[0])(row.ids).logits[row.predicts].double()).pow(2).mean())
+
+
+@pytest.mark.parametrize("place", [-1, -2, 0, 1])
+def test_a_place_is_the_facts_own_whatever_stands_beside_it(pair, place):
+    distance, found = measured(pair, FACTS, [place])
+    lengths = {fact.id: len(fact.prompt.split()) + len(fact.answer.split()) - 1 for fact in FACTS}
+    there = [fact for fact in FACTS if -lengths[fact.id] <= place < lengths[fact.id]]
+    assert set(distance.index.get_level_values(0)) == {fact.id for fact in there}
+    for fact in there:
+        for layer in range(4):
+            want = oracle(pair, fact, layer, place % lengths[fact.id])
+            assert distance[fact.id, layer] == pytest.approx(want, rel=1e-4)
+    lacking = len(FACTS) - len(there)
+    assert (f"{lacking} of 4 questions have none" in found.about["positions_rule"]) == bool(lacking)
+
+
+def test_a_fact_gives_the_same_alone_and_among_others(pair):
+    together, _ = measured(pair, FACTS, [-1, 0])
+    for fact in FACTS:
+        alone, _ = measured(pair, Facts([fact]), [-1, 0])
+        np.testing.assert_allclose(together[fact.id], alone[fact.id], rtol=1e-4)
+
+
+def test_parameters_have_no_positions_and_keep_every_fact(pair):
+    found = dissect(
+        *pair, FACTS, sites=("residual", "block"), windows="single", positions=[6], progress=False
+    ).frame  # fmt: skip
+    counted = found.groupby("site", observed=True)["fact"].nunique()
+    assert counted.to_dict() == {"residual": 1, "block": 4}
+
+
+def test_masks_of_padded_rows():
+    tokens = rows((6, 4), answer=2)  # predicting positions 3, 4 and 1, 2
+    assert mask([-1], tokens).int().tolist() == [[0, 0, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0]]
+    assert mask([3], tokens).int().tolist() == [[0, 0, 0, 1, 0, 0], [0] * 6]
+    assert mask([-4, 0], tokens).int().tolist() == [[1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    assert reached([-4], tokens).tolist() == [True, False]
+    assert rule([-4], reached([-4], tokens)).endswith("1 of 2 questions have none of them and are left out")
+    assert mask("all", tokens) is None and reached("all", tokens).all()
+
+
+@pytest.mark.parametrize("place", [5, 500, -6])
+def test_what_lies_outside_every_fact_is_refused(place):
+    said = f"position {place} lies outside every fact: the longest has 5 positions .* 0 to 4, or -1 to -5"
+    with pytest.raises(UserError, match=said):
+        reached([0, place], rows((6, 4), answer=2))
+
+
+def test_a_place_outside_is_refused_before_anything_is_computed(pair, tmp_path):
+    with pytest.raises(UserError, match="lies outside every fact"):
+        dissect(*pair, FACTS, positions=[500], run=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "positions is empty"),
+        ([1.5], "1.5 is no whole number"),
+        ([True], "True is no whole number"),
+        (["3"], "'3' is no whole number"),
+        (3, r"give a list, \[3\]"),
+        ("last", "positions 'last': not one of all, answer"),
+    ],
+)
+def test_what_is_no_position_is_named(given, said):
+    with pytest.raises(UserError, match=said):
+        chosen(given)
+
+
+def test_numpy_integers_are_positions():
+    assert chosen(np.array([0, -1])) == [0, -1]
