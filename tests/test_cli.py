@@ -215,7 +215,18 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(dissection, "dissect", spy)
     call(
         *("dissect", "B", "A", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o"),
-        *("--sites", "norms, block", "--windows", "single,0-2", "--direction", "after->before", "--positions", "3,-1"),
+        *(
+            "--sites",
+            "norms, block",
+            "--windows",
+            "single,0-2",
+            "--direction",
+            "after->before",
+            "--positions",
+            "3,-1",
+            "--tokenizer",
+            "after",
+        ),
         *("--device", "cpu", "--dtype", "bfloat16", "--seed", "4", "--limit", "2"),
         *("--prompts", "own", "--batch-size", "5", "--max-tokens", "99"),
     )
@@ -229,6 +240,7 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
         "direction": "after->before",
         "positions": [3, -1],
         "prompts": "own",
+        "tokenizer": "after",
         "batch_size": 5,
         "max_tokens": 99,
         "device": "cpu",

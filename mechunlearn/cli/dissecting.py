@@ -39,6 +39,9 @@ def dissect(
         typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob; default: mse. All are kept."),
     ] = None,
     prompts: PromptsOption = "held_out",
+    tokenizer: Annotated[
+        str, typer.Option(help="Whose tokenizer asks both models where the two differ: before or after.")
+    ] = "before",
     batch_size: BatchOption = 64,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens in one pass of patched rows; lower it where memory is short.")
@@ -74,6 +77,7 @@ def dissect(
         direction=direction,
         positions=_positions(positions),
         prompts=prompts,
+        tokenizer=tokenizer,
         batch_size=batch_size,
         max_tokens=max_tokens,
         seed=seed,
@@ -81,7 +85,7 @@ def dissect(
         device=device,
         dtype=dtype,
     )
-    show(result.summary(), result.controls, result.facts, metric)
+    show(result, metric)
     typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")
 
 

@@ -59,7 +59,7 @@ def demo(
     page = reporting.report(out)
     for name, found in shown:
         typer.echo(f"\n== {name}")
-        show(found.summary(), found.controls, found.facts, dissection.PAPER_METRIC)
+        show(found, dissection.PAPER_METRIC)
     typer.echo(f"\nThe report is {page} ({time.perf_counter() - began:.0f} s)")
 
 

@@ -10,8 +10,7 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from ..dissection import Dissection
     from ..facts import Facts
 
 
@@ -65,12 +64,13 @@ def split(value: str) -> list[str]:
     return parts
 
 
-def show(summary: pd.DataFrame, controls: pd.DataFrame, facts: pd.DataFrame, metric: str) -> None:
+def show(result: Dissection, metric: str) -> None:
     from ..dissection.peaks import strongest
     from ..reporting import Words
     from ..showing import plain
 
-    words = Words.of(summary, controls=controls, facts=facts, metric=metric)
+    summary, notes = result.summary(), result.about.get("notes", ())
+    words = Words.of(summary, controls=result.controls, facts=result.facts, metric=metric, notes=notes)
     typer.echo(plain(strongest(summary, metric)))
     typer.echo(f"\n{words.headline}")
     for warning in words.warnings:

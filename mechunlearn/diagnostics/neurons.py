@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Facts, Template, Tokens, tokenize
-from ..models import Source, compare, load, load_to_ask
+from ..models import Source, compare, load_to_ask, matched
 from ..models.forward import record
 from ..models.properties import context_of
 from ..sites import ACTIVATIONS
@@ -51,7 +51,7 @@ def neuron_changes(
         UserError: the models cannot be compared, have no value vectors or no tokenizer, or the facts cannot be
             tokenised.
     """
-    before, after = load_to_ask(before), load(after)
+    before, after = matched(load_to_ask(before), after)
     compare(before, after)
     questions = Facts.of(facts, role="forget").questions(prompts)
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import Source, compare, load, slots
+from ..models import Source, compare, matched, slots
 
 COLUMNS = (
     *("name", "layer", "role", "change", "relative_change", "spectral_norm", "relative_spectral_norm"),
@@ -89,7 +89,7 @@ def _changed(
     before: Source, after: Source
 ) -> Iterator[tuple[dict[str, Any], Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]]:
     """Name, layer and role, W and ΔW of every matrix that differs."""
-    before, after = load(before), load(after)
+    before, after = matched(before, after)
     compared = compare(before, after).frame
     pairs = zip(compared.to_dict("records"), slots(before), slots(after), strict=True)
     for row, ours, theirs in pairs:

@@ -12,7 +12,7 @@ import torch
 from ..errors import UserError
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, tokenize
-from ..models import Source, compare, fingerprint, load, load_to_ask
+from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.properties import context_of
 from ..runs import RunFolder, versions
@@ -42,6 +42,7 @@ def dissect(
     positions: Where = "all",
     prompts: str = "held_out",
     template: Template | None = None,
+    tokenizer: str = "before",
     batch_size: int = 64,
     max_tokens: int | None = None,
     device: str | torch.device | None = None,
@@ -65,6 +66,7 @@ def dissect(
             a layer × position map), or "paper" (all, but scored as the paper's code does; `facts.paper_positions`).
         prompts: the phrasings that facts are asked in: "held_out", "own" or "all" (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
+        tokenizer: whose tokenizer makes tokens of the questions, for both models; matters where the two differ.
         batch_size: questions that are measured together.
         max_tokens: most tokens in one pass of patched rows; lower it where memory is short.
         device, dtype: as in `load`; None leaves the models as they are given.
@@ -87,6 +89,12 @@ def dissect(
     before = load_to_ask(before, device=device, dtype=dtype)
     after = load(after, device=device, dtype=dtype)
     comparison = compare(before, after)
+    notes = list(comparison.notes)
+    before, after = matched(before, after)
+    if tokenizer not in ("before", "after"):
+        raise UserError(f"tokenizer {tokenizer!r}: whose is to be used, before or after?")
+    if tokenizer == "after":
+        before = load(before, tokenizer=load_to_ask(after).tokenizer)
     facts = Facts.of(facts, role="forget")
     questions = facts.questions(prompts)
     if any(fact.answer is None for fact in questions):
@@ -109,8 +117,9 @@ def dissect(
 
     settings = {
         "before": fingerprint(before), "after": fingerprint(after), "facts": facts.hash, "prompts": prompts,
-        "template": repr(template or questions.template), "sites": named, "metrics": list(METRICS),
-        "windows": [family.name for family in listed], "direction": direction, "positions": where, "seed": seed,
+        "template": repr(template or questions.template), "tokenizer": tokenizer, "sites": named,
+        "metrics": list(METRICS), "windows": [family.name for family in listed], "direction": direction,
+        "positions": where, "seed": seed,
         "dtype": str(next(before.parameters()).dtype).removeprefix("torch."),
         "batch_size": batch_size, "max_tokens": budget,
     }  # fmt: skip
@@ -138,7 +147,7 @@ def dissect(
             "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
             "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
                       "template": settings["template"]},
-            "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
+            "notes": notes, "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
             "versions": versions(),
             "windows": {family.name: [list(window) for window in family(recipient.cfg.n_layers)] for family in listed},
             "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": rule(where, has),

@@ -113,4 +113,4 @@ class Dissection:
             f"{self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
             "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
             f"{resampled(summary)}):"
-        )
+        ) + "".join(f"\nMind: {note}." for note in self.about.get("notes", ()))

@@ -2,10 +2,11 @@
 
 from .anatomy import Slot, slots
 from .checkpoint import clone, fingerprint, hf, save, state
-from .loading import BUILT_IN, Source, load, load_to_ask
-from .pair import Comparison, compare
+from .loading import Source, load, load_to_ask
+from .opening import BUILT_IN
+from .pair import Comparison, compare, matched
 
 __all__ = [
     "BUILT_IN", "Comparison", "Slot", "Source",
-    "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "save", "slots", "state",
+    "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "matched", "save", "slots", "state",
 ]  # fmt: skip

@@ -14,9 +14,10 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from .adapters import refuse_adapters
 from .anatomy import fused_modules, slots
 from .wrapping import quiet_loading, wrap
 
@@ -30,15 +31,31 @@ def state(model: TransformerBridge) -> dict[str, Tensor]:
     """Every tensor of the checkpoint under its Hugging Face name, as the bridge computes with it now.
 
     Fused projections are put together again from the parts, because training moves the parts alone.
+
+    Raises:
+        UserError: adapters beside the weights.
     """
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(hf(model).config)
-    joined = {id(tensor): value for module in fused_modules(model) for tensor, value in _joined(*module)}
-    found = {}
-    for name in skeleton.state_dict():
-        tensor = _resolve(hf(model), name)
-        found[name] = joined.get(id(tensor), tensor.detach())
-    return found
+    joined = _joined_values(model)
+    return {name: _value(model, name, joined)[1] for name in skeleton.state_dict()}
+
+
+def _joined_values(model: TransformerBridge) -> dict[int, Tensor]:
+    """What the fused projections hold, by the identity of the fused parameter.
+
+    Raises:
+        UserError: adapters beside the weights, which no checkpoint and no copy would have.
+    """
+    mend = "load it with merge=True, which puts them into the weights"
+    refuse_adapters(hf(model), mend)
+    return {id(tensor): value for module in fused_modules(model) for tensor, value in _joined(*module)}
+
+
+def _value(model: TransformerBridge, name: str, joined: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    """The tensor of that Hugging Face name, and what it holds as the bridge computes now."""
+    tensor = _resolve(hf(model), name)
+    return tensor, joined.get(id(tensor), tensor.detach())
 
 
 def _resolve(model: nn.Module, name: str) -> Tensor:
@@ -86,7 +103,7 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
     Written beside the target and renamed when whole, so a folder that exists is complete.
 
     Raises:
-        UserError: the folder exists already, or the disk is full.
+        UserError: the folder exists already, or the disk is full; adapters beside the weights.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -121,19 +138,34 @@ def fingerprint(model: TransformerBridge) -> str:
     return digest.hexdigest()
 
 
-def clone(model: TransformerBridge) -> TransformerBridge:
-    """An independent copy: the same weights, tokenizer, device, dtype and mode, no hooks."""
+def clone(model: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
+    """An independent copy: the same weights, device, dtype and mode, no hooks; and the tokenizer, or another one.
+
+    An empty skeleton is filled tensor by tensor: there are never more than two models in memory.
+
+    Raises:
+        UserError: adapters beside the weights.
+    """
     source = hf(model)
-    tensors = {name: tensor.clone() for name, tensor in state(model).items()}
-    with quiet_loading():
-        copied = type(source).from_pretrained(
-            None,
-            config=copy.deepcopy(source.config),
-            state_dict=tensors,
-            dtype=next(source.parameters()).dtype,
-            attn_implementation="eager",
-        )
-    copied = cast(Any, copied).to(next(source.parameters()).device)
-    twin = wrap(copied, model.tokenizer, model.cfg.model_name)
+    config = copy.deepcopy(source.config)
+    config._attn_implementation = "eager"
+    with quiet_loading(), torch.device("meta"):
+        copied = type(source)(config)
+    made: dict[int, Tensor] = {}  # what is one tensor in the model (tied embeddings) is one in the copy
+
+    def filled(name: str, empty: Tensor) -> Tensor:
+        tensor, value = _value(model, name, joined)
+        if id(tensor) not in made:
+            value = value.clone()
+            made[id(tensor)] = nn.Parameter(value) if isinstance(empty, nn.Parameter) else value
+        return made[id(tensor)]
+
+    joined = _joined_values(model)
+    for prefix, module in copied.named_modules():
+        for own in (module._parameters, module._buffers, vars(module)):
+            empty = {leaf: tensor for leaf, tensor in own.items() if isinstance(tensor, Tensor)}
+            own.update({leaf: filled(f"{prefix}.{leaf}".lstrip("."), tensor) for leaf, tensor in empty.items()})  # type: ignore[arg-type]
+    copied.generation_config = copy.deepcopy(source.generation_config)
+    twin = wrap(copied.eval(), tokenizer or model.tokenizer, model.cfg.model_name)
     twin.train(model.training)
     return twin

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from peft import PeftModel
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from .adapters import merged, refuse_adapters
 from .checkpoint import clone
-from .wrapping import quiet_loading, wrap
+from .opening import open_checkpoint, open_tokenizer
+from .wrapping import wrap
 
 Source = str | Path | nn.Module
 """What every verb takes for a model; see `load`."""
 
-DATA = Path(__file__).parent.parent / "data"
-BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -33,6 +32,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    merge: bool = False,
 ) -> TransformerBridge:
     """A TransformerLens bridge around the model, with raw weights (nothing folded), in evaluation mode.
 
@@ -47,12 +47,16 @@ def load(
             checkpoint as float32, also one that was stored in bfloat16: rounding to bfloat16 alone was seen to be
             23–40 % of the effect of a small restoration.
         revision: branch, tag or commit on the hub.
+        merge: put adapters of peft's (in a module, or an adapter folder) into the weights of a copy; else a model that
+            has some is refused, because a copy or a checkpoint of it would lose them.
         tokenizer: for modules, which carry none (one that was read from a folder has the folder's); else the
             checkpoint's own is used.
 
     Raises:
-        UserError: missing folder, name not reachable, pickled or broken weights, tensors missing from the checkpoint,
-            NaN or infinite weights, an architecture that TransformerLens does not know, a bridge in compatibility mode.
+        UserError: missing folder, name not reachable, pickled or broken weights, tensors missing from the checkpoint
+            or without a place in the model, a quantised checkpoint, adapters without `merge`, NaN or infinite weights,
+            an architecture that TransformerLens does not know or whose logits its wrapping changes, a bridge in
+            compatibility mode.
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
@@ -66,11 +70,11 @@ def load(
     if isinstance(source, TransformerBridge):
         return _bridge(source, wanted, tokenizer)
     if isinstance(source, nn.Module):
-        return _module(source, wanted, tokenizer)
+        return _module(merged(source) if merge else source, wanted, tokenizer)
     if not isinstance(source, str | Path):
         raise UserError(f"{type(source).__name__}: a model is a name, a checkpoint folder, a module or a bridge")
     where = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module, found, name = _from_checkpoint(source, wanted.dtype or torch.float32, revision)
+    module, found, name = open_checkpoint(source, wanted.dtype or torch.float32, revision, merge)
     return wrap(cast(Any, module).to(where).eval(), tokenizer or found, name)
 
 
@@ -117,14 +121,16 @@ def _bridge(
         raise UserError("the bridge is in compatibility mode, which folds weights; load the model again without it")
     if wanted.holds(source.original_model) and tokenizer in (None, source.tokenizer):
         return source
-    copied = wanted.put(clone(source))
-    copied.tokenizer = tokenizer or source.tokenizer
-    return copied
+    return wanted.put(clone(source, tokenizer))
 
 
 def _module(source: nn.Module, wanted: Placement, tokenizer: PreTrainedTokenizerBase | None) -> TransformerBridge:
     if not isinstance(source, PreTrainedModel):
-        raise UserError(f"{type(source).__name__}: not a transformers model; give one made by AutoModelForCausalLM")
+        mend = ", or load(…, merge=True)" if isinstance(source, PeftModel) else ""
+        raise UserError(
+            f"{type(source).__name__}: not a transformers model; give one made by AutoModelForCausalLM{mend}"
+        )
+    refuse_adapters(source, "load(…, merge=True) puts them into the weights of a copy")
     # The tensors stay the caller's; the modules around them are ours, so that hooks, flags and names are not theirs.
     shared = {} if not wanted.holds(source) else {id(t): t for t in (*source.parameters(), *source.buffers())}
     module = wanted.put(copy.deepcopy(source, shared))
@@ -135,83 +141,6 @@ def _module(source: nn.Module, wanted: Placement, tokenizer: PreTrainedTokenizer
 def _read_with(module: PreTrainedModel) -> PreTrainedTokenizerBase | None:
     """The tokenizer of the folder that the module was read from; None where it came from nowhere on this disk."""
     folder = module.name_or_path
-    return _tokenizer(folder, {"trust_remote_code": False}, local=True) if folder and Path(folder).is_dir() else None
-
-
-def _from_checkpoint(
-    source: str | Path, dtype: torch.dtype, revision: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str]:
-    name = str(source)
-    place = BUILT_IN.get(name, Path(source))
-    local = name in BUILT_IN or isinstance(source, Path) or place.exists() or name.startswith((".", "/", "~"))
-    if local:
-        _check_folder(place, name)
-    origin = str(place) if local else name
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    try:
-        with quiet_loading():
-            config = AutoConfig.from_pretrained(origin, **options)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                origin, config=config, dtype=dtype, attn_implementation="eager",
-                use_safetensors=True, output_loading_info=True, **options,
-            )  # fmt: skip
-            module, report = loaded
-    except (SafetensorError, EOFError) as error:
-        raise UserError(f"{name}: the weights are broken or cut short ({error}); copy the checkpoint again") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(_why_not(name, local, error)) from error
-    wrong = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
-    if wrong:
-        raise UserError(
-            f"{name}: the checkpoint lacks {len(wrong)} tensors that {type(module).__name__} needs, or they have "
-            f"another shape (first: {wrong[0]}); weights and config.json do not belong together"
-        )
-    return module, _tokenizer(origin, options, local), name
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    if not folder.is_dir():
-        built_in = ", ".join(BUILT_IN)
-        raise UserError(f"{name}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: no config.json; this is not a Hugging Face checkpoint folder")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{config}: not valid JSON ({error})") from error
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        if pickled:
-            raise UserError(
-                f"{pickled[0]}: pickled weights can run code when opened and are refused; "
-                "convert them with transformers' save_pretrained(safe_serialization=True)"
-            )
-        raise UserError(f"{folder}: no *.safetensors file")
-    for file in weights:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                handle.keys()
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: broken or cut short ({error}); copy the checkpoint again") from error
-
-
-def _why_not(name: str, local: bool, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if local:
-        return f"{name}: the checkpoint cannot be opened: {reason}"
     return (
-        f"{name}: no such folder here, and the hub could not give it ({reason}); check the name, the network and "
-        "your access, or give the path of a checkpoint folder"
+        open_tokenizer(folder, {"trust_remote_code": False}, local=True) if folder and Path(folder).is_dir() else None
     )
-
-
-def _tokenizer(origin: str, options: dict[str, Any], local: bool) -> PreTrainedTokenizerBase | None:
-    if local and not any((Path(origin) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-        return None
-    try:
-        with quiet_loading():
-            return AutoTokenizer.from_pretrained(origin, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{origin}: the tokenizer cannot be opened: {error}") from error

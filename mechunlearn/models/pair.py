@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from ..errors import UserError
 from ..showing import shown
 from .anatomy import Slot, slots
-from .checkpoint import hf
+from .checkpoint import clone, hf
 from .loading import Source, load
 
+PROBE = "Was it erased, or only hidden? 1 2 3."
 SHAPE = ("n_layers", "d_model", "d_mlp", "n_heads", "n_key_value_heads", "d_head", "d_vocab", "n_ctx")
 
 
@@ -23,10 +26,12 @@ class Comparison:
     """What differs between two models of one architecture.
 
     `frame` has one row a tensor: `name, path, layer, role, elements, differs, relative_change` (‖after − before‖ /
-    ‖before‖, Frobenius, unitless). `different` holds the paths of the tensors that differ in any bit.
+    ‖before‖, Frobenius, unitless). `different` holds the paths of the tensors that differ in any bit. `notes` says what
+    else differs without forbidding anything, a sentence each (tokenizers, tied embeddings).
     """
 
     frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def different(self) -> frozenset[str]:
@@ -44,7 +49,8 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        return f"{int(self.frame['differs'].sum())} of {len(self.frame)} tensors differ"
+        counted = f"{int(self.frame['differs'].sum())} of {len(self.frame)} tensors differ"
+        return "\n".join([counted, *(f"Mind: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         roles = self.frame.groupby("role", sort=False)
@@ -73,13 +79,56 @@ def compare(before: Source, after: Source) -> Comparison:
                 "load it again without"
             )
     before, after = load(before), load(after)
-    problems = [*_configuration(before, after), *_tokenizers(before, after)]
+    ties = [_tied(model) for model in (before, after)]
+    before, after = matched(before, after)
+    problems, notes = _tokenizers(before, after)
+    problems = [*_configuration(before, after), *problems]
     ours, theirs = slots(before), slots(after)
-    if not problems and [(s.path, s.tensor.shape) for s in ours] != [(s.path, s.tensor.shape) for s in theirs]:
-        problems.append("their parameters have other names or shapes")
+    if not problems:
+        problems += _names(ours, theirs)
     if problems:
         raise UserError("before and after cannot be compared: " + "; ".join(problems))
-    return Comparison(pd.DataFrame([_row(a, b) for a, b in zip(ours, theirs, strict=True)]))
+    if ties[0] != ties[1]:
+        notes.append("embedding and unembedding are one matrix in one model only; they are compared as two")
+    return Comparison(pd.DataFrame([_row(a, b) for a, b in zip(ours, theirs, strict=True)]), tuple(notes))
+
+
+def matched(before: Source, after: Source) -> tuple[TransformerBridge, TransformerBridge]:
+    """Both loaded, and alike in their parameters.
+
+    Where embedding and unembedding are one matrix in one model and two in the other (an adapter on the head that was
+    merged, say), the one that ties them is copied with two.
+    """
+    before, after = load(before), load(after)
+    if _tied(before) != _tied(after):
+        before, after = (untied(model) if _tied(model) else model for model in (before, after))
+    return before, after
+
+
+def untied(model: TransformerBridge) -> TransformerBridge:
+    """A copy whose unembedding is a matrix of its own, equal to the embedding."""
+    copied = clone(model)
+    head = hf(copied).get_output_embeddings()
+    while isinstance(head, GeneralizedComponent):
+        head = head.original_component
+    head = cast(nn.Linear, head)
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    hf(copied).config.tie_word_embeddings = False
+    return copied
+
+
+def _tied(model: TransformerBridge) -> bool:
+    return any({"embedding", "unembedding"} <= set(slot.roles) for slot in slots(model))
+
+
+def _names(ours: tuple[Slot, ...], theirs: tuple[Slot, ...]) -> list[str]:
+    """What parameters only one of the models has, or has in another shape; the first of them by name."""
+    shapes = [{slot.name: tuple(slot.tensor.shape) for slot in part} for part in (ours, theirs)]
+    odd = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
+    if not odd:
+        return []
+    has = [f"{which} has {shape.get(odd[0], 'none')}" for which, shape in zip(("before", "after"), shapes, strict=True)]
+    return [f"{len(odd)} parameters have other names or shapes (first: {odd[0]}: {', '.join(has)})"]
 
 
 def _configuration(before: TransformerBridge, after: TransformerBridge) -> list[str]:
@@ -98,18 +147,29 @@ def _configuration(before: TransformerBridge, after: TransformerBridge) -> list[
     return problems
 
 
-def _tokenizers(before: TransformerBridge, after: TransformerBridge) -> list[str]:
+def _tokenizers(before: TransformerBridge, after: TransformerBridge) -> tuple[list[str], list[str]]:
+    """What forbids to show both models the same tokens, and what only should be known."""
     a, b = before.tokenizer, after.tokenizer
     if a is None or b is None or a is b:
-        return []
-    vocabularies = a.get_vocab(), b.get_vocab()
-    if vocabularies[0] != vocabularies[1]:
-        words = sorted(vocabularies[0].items() ^ vocabularies[1].items())
-        return [f"tokenizer: {len({word for word, _ in words})} entries differ (first: {words[0][0]!r})"]
-    probe = "Was it erased, or only hidden? 1 2 3."
-    if a(probe)["input_ids"] != b(probe)["input_ids"]:
-        return ["tokenizer: the same vocabulary, but the same text gives other tokens"]
-    return []
+        return [], []
+    ours, theirs = a.get_vocab(), b.get_vocab()
+    names = [{number: word for word, number in vocabulary.items()} for vocabulary in (ours, theirs)]
+    moved = [word for word in ours.keys() & theirs.keys() if ours[word] != theirs[word]]
+    renamed = [names[0][n] for n in names[0].keys() & names[1].keys() if names[0][n] != names[1][n]]
+    if moved or renamed:
+        words = sorted({*moved, *renamed})
+        return [f"tokenizer: {len(words)} tokens have another number or word (first: {words[0]!r})"], []
+    notes = []
+    for which, own, other in (("before", ours, theirs), ("after", theirs, ours)):
+        alone = sorted(own.keys() - other.keys())
+        if alone:
+            notes.append(f"the tokenizer of {which} alone has {len(alone)} tokens more (first: {alone[0]!r})")
+    found = [words(PROBE)["input_ids"] for words in (a, b)]
+    if found[0] != found[1]:
+        notes.append(
+            f"the tokenizers make other tokens of the same text ({len(found[0])} and {len(found[1])} of {PROBE!r})"
+        )
+    return [], notes
 
 
 def _row(before: Slot, after: Slot) -> dict[str, object]:

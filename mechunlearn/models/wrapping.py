@@ -9,18 +9,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
 from .anatomy import slots
+from .conformance import check_wrapped, few_logits
 
 
 def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge:
     """Put TransformerLens' hooks into a causal language model. The weights stay where they are.
 
     Raises:
-        UserError: unknown architecture; NaN or infinite weights.
+        UserError: unknown architecture; NaN or infinite weights, or weights that are no floating-point numbers; the
+            wrapped model gives other logits than the module.
     """
     architecture = type(module).__name__
     for parameter_name, parameter in module.named_parameters():
+        if not parameter.is_floating_point():
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise UserError(f"{name}: {parameter_name} is quantised ({kind}); give the model in float32 or bfloat16")
         if not torch.isfinite(parameter).all():
             raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; the checkpoint is not usable")
+    plain = few_logits(module)
     try:
         bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)
     except (ValueError, KeyError, AttributeError, RuntimeError) as error:
@@ -31,6 +37,7 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
         bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
     if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
         raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
+    check_wrapped(name, module, plain)
     return bridge.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -55,17 +56,20 @@ class Words:
         controls: pd.DataFrame | None = None,
         facts: pd.DataFrame | None = None,
         metric: str = PAPER_METRIC,
+        notes: Iterable[str] = (),
     ) -> Words:
-        """Judge the direction before->after where `summary` has it, else the only other one."""
+        """Judge the direction before->after where `summary` has it, else the only other one.
+
+        `notes` is what the run itself wants to be minded.
+        """
+        doubts = (*_control_warnings(controls), *_behaviour_warnings(facts), *(f"{_capital(n)}." for n in notes))
         rows = summary[(summary["metric"] == metric) & summary["position"].isna()]
         restored, injected = (
             peaks(rows[rows["direction"] == direction]) for direction in ("before->after", "after->before")
         )
         found = restored or injected
         if not found:
-            return cls(
-                MAPPED, tuple(_behaviour(facts)), (*_control_warnings(controls), *_behaviour_warnings(facts)), ()
-            )
+            return cls(MAPPED, tuple(_behaviour(facts)), doubts, ())
         return cls(
             headline=_headline(restored) if restored else _headline_reversed(injected),
             evidence=(
@@ -73,7 +77,7 @@ class Words:
                 *_evidence(found, "before->after" if restored else "after->before"),
                 *([_headline_reversed(injected)] if restored and injected else []),
             ),
-            warnings=(*_control_warnings(controls), *_behaviour_warnings(facts), *_warnings(found)),
+            warnings=(*doubts, *_warnings(found)),
             peaks=found,
         )
 
@@ -188,7 +192,11 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
         sentences.append(text + ".")
     if found and recipient == "before":
         sentences.append("Here 1 means the before model answers like the after model, 0 means it is unchanged.")
-    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+    return [_capital(sentence) for sentence in sentences]
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _interval(peak: Peak) -> str:

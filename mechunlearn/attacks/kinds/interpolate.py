@@ -10,7 +10,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
-from ...models import clone, compare, slots
+from ...models import clone, compare, matched, slots
 from ..base import Attack, Attempt, Given, before_of
 
 
@@ -36,7 +36,7 @@ class Interpolate(Attack):
             raise UserError("interpolate: shares must be one number or more, each from 0 to 1")
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
-        before = before_of(self, given)
+        before, model = matched(before_of(self, given), model)
         compare(before, model)
         copied, questions = clone(model), given.questions()
         for share in self.shares:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...models import clone, compare
+from ...models import clone, compare, matched
 from ..base import Attack, Attempt, Given
 from ..weights import matrices
 from .grids import bin_width, codes, known, quantise
@@ -58,6 +58,7 @@ def below_bin(before: TransformerBridge, after: TransformerBridge, scheme: str) 
     Raises:
         UserError: the models cannot be compared; unknown scheme.
     """
+    before, after = matched(before, after)
     compare(before, after)
     rows, counts = [], []
     for old, new in zip(matrices(before), matrices(after), strict=True):

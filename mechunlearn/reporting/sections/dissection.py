@@ -51,7 +51,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     summary = summarise_recovery(run.frame)
     about = run.run["about"]
     figures, more = _figures(run.frame, summary)
-    words = Words.of(summary, controls=run.controls, facts=run.facts)
+    words = Words.of(summary, controls=run.controls, facts=run.facts, notes=about.get("notes", ()))
     verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
     return DissectionSection(
         name=run.name,
@@ -157,7 +157,7 @@ def _changed(comparison: Mapping[str, Any]) -> pd.DataFrame:
 
 def _settings(about: Mapping[str, Any]) -> dict[str, Any]:
     """What the page does not say elsewhere; families of windows by name, not window by window."""
-    settings = {key: value for key, value in about.items() if key not in ("comparison", "versions")}
+    settings = {key: value for key, value in about.items() if key not in ("comparison", "notes", "versions")}
     if isinstance(about.get("windows"), Mapping):
         settings["windows"] = list(about["windows"])
     return settings
