@@ -1,5 +1,17 @@
 # The public names, each once: `name as name` is how a stub hands a name on.
 
+from . import (
+    attacks as attacks,
+    diagnostics as diagnostics,
+    dissection as dissection,
+    evaluation as evaluation,
+    facts as facts,
+    models as models,
+    reporting as reporting,
+    runs as runs,
+    sites as sites,
+    unlearning as unlearning,
+)
 from .attacks import (
     ATTACKS as ATTACKS,
     SUITES as SUITES,

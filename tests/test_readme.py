@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -219,3 +221,13 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
     for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         title, _, rest = part.partition("\n")
         yield title, rest
+
+
+def test_every_dotted_name_that_the_readme_writes_is_there_after_one_import():
+    """In a fresh interpreter, with no import but the one that the README shows."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = sorted(set(re.findall(r"\b(?:mechunlearn|mu)((?:\.[A-Za-z_]\w*)+)", text)))
+    assert {".sites.available", ".evaluation.benchmark", ".load"} <= set(names)
+    code = "import mechunlearn as mu\n" + "\n".join(f"mu{name}" for name in names)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr

@@ -85,6 +85,8 @@ def evaluate(
         run=out,
     )
     typer.echo(across(found.summary(groups)).to_string())
+    for note in found.about["notes"]:
+        typer.echo(f"Mind: {note}.")
     if out is not None:
         typer.echo(f"\nWritten to {out}.")
 

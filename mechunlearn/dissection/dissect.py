@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..evaluation import greedy_answers
@@ -56,7 +58,8 @@ def dissect(
     Args:
         before, after: anything that `load` takes.
         facts: what to ask. Of a file or a built-in name whose facts have roles, those to forget. Facts without an
-            answer get the one that `before` gives greedily (at most 30 tokens), as in the paper.
+            answer get the one that `before` gives greedily (at most 30 tokens), as in the paper; those to which it
+            says nothing are left out, counted and named in the result.
         sites: names of sites (`mechunlearn.sites`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
@@ -98,9 +101,8 @@ def dissect(
     facts = Facts.of(facts, role="forget")
     questions = facts.questions(prompts)
     if any(fact.answer is None for fact in questions):
-        questions = questions.with_answers(
-            greedy_answers(before, questions, template, batch_size=batch_size, progress=progress)
-        )
+        questions, silent = _answered(before, questions, template, batch_size, progress)
+        notes += silent
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
@@ -157,3 +159,23 @@ def dissect(
     if folder is not None:
         folder.finish(result.about, **result.frames)
     return result
+
+
+def _answered(
+    before: TransformerBridge, questions: Facts, template: Template | None, batch_size: int, progress: bool
+) -> tuple[Facts, list[str]]:
+    """The questions with an answer, theirs or what `before` says, and a word about those it says nothing to."""
+    lacking = [fact for fact in questions if fact.answer is None]
+    asked = questions.with_items(lacking)
+    said = greedy_answers(before, asked, template, batch_size=batch_size, progress=progress)
+    given = {fact.id: answer for fact, answer in zip(lacking, said, strict=True) if answer}
+    kept = [fact if fact.answer is not None else replace(fact, answer=given[fact.id])
+            for fact in questions if fact.answer is not None or fact.id in given]  # fmt: skip
+    if not kept:
+        raise UserError(
+            f"the model before says nothing to any of the {len(lacking)} questions, which have no answers of their own "
+            "(it ends the text at once); give them answers, or ask in another form (template=)"
+        )
+    silent = len(questions) - len(kept)
+    notes = [f"{silent} of {len(questions)} questions are left out, to which the model before says nothing"]
+    return questions.with_items(kept), notes if silent else []

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..facts import Fact, Facts, Template, multiple_choice, tokenize
+from ..facts import Choice, Fact, Facts, Template, multiple_choice, tokenize
 from ..models.properties import LanguageModel, context_of, tokenizer_of
 from .answers import score_answers
 
@@ -51,13 +51,21 @@ def score_choices(
     """
     template = template or (facts.template if isinstance(facts, Facts) else Template())
     asked = [multiple_choice(fact, options=options, letters=letters, seed=seed) for fact in facts]
-    rows = [replace(choice.question, answer=option, distractors=()) for choice in asked for option in choice.options]
-    form = Template(chat=template.chat, bos=template.bos)
-    tokens = tokenize(rows, tokenizer_of(model), form, context=context_of(model))
+    tokens = tokenize(choice_rows(asked), tokenizer_of(model), choice_form(template), context=context_of(model))
     scores = score_answers(model, tokens, batch_size)
     table = (scores.logprob if letters else scores.mean_logprob).double().reshape(len(asked), options)
     right = torch.tensor([choice.right for choice in asked])
     return ChoiceScores(choice_accuracy(table, right), choice_probability(table, right))
+
+
+def choice_rows(asked: Sequence[Choice]) -> list[Fact]:
+    """Every question with every option as its answer, question by question."""
+    return [replace(choice.question, answer=option, distractors=()) for choice in asked for option in choice.options]
+
+
+def choice_form(template: Template) -> Template:
+    """What of a template holds for a multiple choice."""
+    return Template(chat=template.chat, bos=template.bos)
 
 
 def choice_accuracy(scores: Float[Tensor, "fact option"], right: Int[Tensor, " fact"]) -> Float[Tensor, " fact"]:

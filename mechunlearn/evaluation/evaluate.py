@@ -17,9 +17,10 @@ from ..facts import Facts, Template, Tokens, check_passages
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
 from ..runs import RunFolder
+from .fitting import told
 from .measures import MEASURES, TEXT, chosen_measures
 from .result import Evaluation
-from .rows import labels, per_question, per_text
+from .rows import labels, not_taken, per_question, per_text
 
 
 def evaluate(
@@ -52,9 +53,10 @@ def evaluate(
         text: passages of general text, or their tokens.
         before: the model to compare generations and divergence with.
         measures: names in `MEASURES`; None takes all that the rest allows: generations and `text_kl` only with
-            `before`, text only with `text`. By default, facts with too few distractors are left out of multiple
-            choice and truth ratio, so `n` is smaller there, and a row is absent where no fact is left. A measure
-            asked for by name is never thinned out so: every fact must have what it needs.
+            `before`, text only with `text`. By default, facts with too few distractors for multiple choice and truth
+            ratio, or which do not fit into the context with them or with a generation, are left out there: `n` is
+            smaller, a row is absent where no fact is left, and `about["notes"]` says so. A measure asked for by name
+            is never thinned out so: every fact must have what it needs.
         prompts: in which phrasings facts are asked: "held_out", "own" or "all" (`Facts.questions`); also where a wrong
             answer stands beside the right one. The questions for one fact count as that one fact in intervals and `n`.
         template: None takes the one of `facts`.
@@ -96,8 +98,11 @@ def evaluate(
 
     of_facts = None if measures is None else [name for name in wanted if name not in TEXT]
     of_text = [name for name in wanted if name in TEXT]
-    frame = labels(questions)
+    frame, notes = labels(questions), list[str]()
     if of_facts is None or of_facts:
+        if of_facts is None:
+            without = not_taken(model, questions, [n for n in wanted if n not in TEXT], template=template, **form)
+            notes = told(without, len(questions))
         frame = per_question(
             model, questions, before=before, measures=of_facts, template=template, batch_size=batch_size,
             progress=progress, **form,
@@ -108,7 +113,7 @@ def evaluate(
     about = {
         "settings": settings, "model": _name(model), "before": _name(before),
         "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
-        "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
+        "notes": notes, "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
         "seconds": round(time.perf_counter() - began, 2),
     }  # fmt: skip
     found = Evaluation(frame, texts, about)

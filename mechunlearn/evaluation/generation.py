@@ -76,14 +76,17 @@ def _generate(
     say), with which the result is no longer the most probable token.
     """
     given, device = ids.shape[1], device_of(model)
-    new, kept = ids, None
+    new, kept = ids, {}
     done = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(steps):
         mask = torch.ones_like(ids).to(device)
-        output = hf(model)(new.to(device), attention_mask=mask, past_key_values=kept, use_cache=True)
-        new, kept = output.logits[:, -1].argmax(-1, keepdim=True).cpu(), output.past_key_values
+        output = hf(model)(new.to(device), attention_mask=mask, use_cache=True, **kept)
+        new = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
         ids = torch.cat([ids, new], 1)
-        done |= torch.tensor([token in ends for token in new[:, 0].tolist()])
+        keys_and_values = getattr(output, "past_key_values", None)
+        kept = {} if keys_and_values is None else {"past_key_values": keys_and_values}
+        new = new if kept else ids  # Mamba and RWKV keep none: they read the text again
+        done |= torch.tensor([token in ends for token in ids[:, -1].tolist()])
         if done.all():
             break
     return ids[:, given:]

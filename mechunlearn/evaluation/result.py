@@ -86,14 +86,19 @@ class Evaluation:
         return cls(frame, read_frame(Path(folder) / "texts.parquet"), run["about"])
 
     def __repr__(self) -> str:
-        return f"Evaluation({self._counted()}; {', '.join(self._measures())})"
+        return f"Evaluation({self._counted()}; {', '.join(self._measures())})" + "".join(
+            f"\n{m}" for m in self._minds()
+        )
 
     def _repr_html_(self) -> str:
         sentence = (
             f"Evaluation of {self.about['model']}: {self._counted()}; facts "
             f"{PROMPTS[self.about['settings']['prompts']]}. summary(by=…) groups otherwise, plot() draws it."
         )
-        return shown(sentence, self.summary())
+        return shown("\n".join([sentence, *self._minds()]), self.summary())
+
+    def _minds(self) -> list[str]:
+        return [f"Mind: {note}." for note in self.about.get("notes", ())]
 
     def _counted(self) -> str:
         texts = f", {len(self.texts)} texts" if len(self.texts) else ""

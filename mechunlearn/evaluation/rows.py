@@ -12,11 +12,12 @@ from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Facts, Template, Tokens, fact_of, tokenize, wrong_answers
+from ..facts import Facts, Template, Tokens, fact_of, tokenize
 from ..models.properties import LanguageModel, context_of, tokenizer_of
 from .answers import score_answers
 from .choosing import score_choices
 from .disruption import per_text_kl, per_text_loss
+from .fitting import LeftOut, left_out
 from .generation import greedy_answers
 from .measures import MEASURES, TEXT, Measure, chosen_measures
 from .truth import score_truth
@@ -46,33 +47,44 @@ def per_question(
 
     Returns:
         One row a question, in their order: question, fact, subject, relation, domain, fold, role, then one column a
-        measure; NaN where a fact has too few distractors (only where `measures` is None).
+        measure; NaN where a fact has too few distractors, or is too long for it (only where `measures` is None).
 
     Raises:
         UserError: as `evaluate`; a measure of general text.
     """
     wanted = chosen_measures(measures, before=before is not None, text=False)
     form = {"template": template or facts.template, "batch_size": batch_size}
-    every = list(range(len(facts)))
+    asked = {"options": options, "letters": letters, "max_new_tokens": max_new_tokens, "seed": seed}
+    without = {} if measures is not None else not_taken(model, facts, wanted, template=template, **asked)
     passes: dict[str, tuple[Any, list[int]]] = {}  # what a pass gives, and for which rows
     for made_by in dict.fromkeys(MEASURES[name].made_by for name in wanted):
+        kept = [row for row in range(len(facts)) if row not in without.get(made_by, ())]
+        some = facts.with_items(facts[row] for row in kept)
+        if made_by in without and not kept:
+            continue
         if made_by == "answer":
             tokens = tokenize(facts, tokenizer_of(model), template, context=context_of(model))
-            passes[made_by] = score_answers(model, tokens, batch_size), every
+            passes[made_by] = score_answers(model, tokens, batch_size), kept
         elif made_by == "generation":
             said = form | {"template": template, "max_new_tokens": max_new_tokens, "progress": progress}
-            now, then = (greedy_answers(_bridge(one), facts, **said) for one in (model, before))
-            passes[made_by] = list(zip(now, then, strict=True)), every
+            now, then = (greedy_answers(_bridge(one), some, **said) for one in (model, before))
+            passes[made_by] = list(zip(now, then, strict=True)), kept
+        elif made_by == "choice":
+            shown = {"options": options, "letters": letters}
+            passes[made_by] = score_choices(model, list(some), seed=seed, **shown, **form), kept
         else:
-            least = {"choice": options - 1, "truth": 1}[made_by] if measures is None else 0
-            kept = [row for row in every if len(wrong_answers(facts[row])) >= least]
-            if kept and made_by == "choice":
-                shown = {"options": options, "letters": letters}
-                passes[made_by] = score_choices(model, [facts[row] for row in kept], seed=seed, **shown, **form), kept
-            elif kept:
-                passes[made_by] = score_truth(model, [facts[row] for row in kept], seed=seed, **form), kept
+            passes[made_by] = score_truth(model, list(some), seed=seed, **form), kept
     columns = {name: _column(MEASURES[name], passes, len(facts)) for name in wanted}
     return labels(facts).assign(**columns)
+
+
+def not_taken(
+    model: LanguageModel, facts: Facts, wanted: Sequence[str], *, template: Template | None, **form: Any
+) -> dict[str, LeftOut]:
+    """The questions that are left out of each kind of measure, where the measures are not asked for by name."""
+    kinds = dict.fromkeys(MEASURES[name].made_by for name in wanted)
+    found = {made_by: left_out(model, facts, made_by, template=template or facts.template, **form) for made_by in kinds}
+    return {made_by: rows for made_by, rows in found.items() if rows}
 
 
 def _column(measure: Measure, passes: dict[str, tuple[Any, list[int]]], size: int) -> Float[np.ndarray, " question"]:

@@ -50,21 +50,24 @@ def score_truth(
         UserError: a fact without a distractor; as `tokenize` and `score_answers` do.
     """
     template = template or (facts.template if isinstance(facts, Facts) else Template())
-    rows, sizes = [], []
-    for fact in facts:
-        wrong = wrong_answers(fact)
-        if not wrong:
-            raise UserError(f"fact {fact.id!r} has no distractors; the truth ratio needs at least one")
-        drawn = random.Random(f"{seed}:{fact.id or fact.prompt}").sample(wrong, min(WRONG, len(wrong)))
-        prompt = (*fact.held_out, *fact.paraphrases, fact.prompt)[0]
-        rows += [replace(fact, prompt=prompt, answer=answer) for answer in (fact.answer, *drawn)]
-        sizes.append(1 + len(drawn))
+    parts = [truth_rows(fact, seed) for fact in facts]
+    rows, sizes = [row for part in parts for row in part], [len(part) for part in parts]
     tokens = tokenize(rows, tokenizer_of(model), template, context=context_of(model))
     scored = score_answers(model, tokens, batch_size).mean_logprob.double().split(sizes)
     return TruthScores(
         torch.stack([log_truth_ratio(part[0], part[1:], "geometric") for part in scored]),
         torch.stack([log_truth_ratio(part[0], part[1:], "arithmetic") for part in scored]),
     )
+
+
+def truth_rows(fact: Fact, seed: int) -> list[Fact]:
+    """The right answer and the wrong ones behind the same prompt, the right one first."""
+    wrong = wrong_answers(fact)
+    if not wrong:
+        raise UserError(f"fact {fact.id!r} has no distractors; the truth ratio needs at least one")
+    drawn = random.Random(f"{seed}:{fact.id or fact.prompt}").sample(wrong, min(WRONG, len(wrong)))
+    prompt = (*fact.held_out, *fact.paraphrases, fact.prompt)[0]
+    return [replace(fact, prompt=prompt, answer=answer) for answer in (fact.answer, *drawn)]
 
 
 def log_truth_ratio(

@@ -15,6 +15,8 @@ from ..errors import UserError
 from .fact import Fact, Template
 from .facts import Facts
 
+PASSAGE = 1024  # most tokens of general text in one row
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -128,7 +130,8 @@ def tokenize(
 def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, context: int | None = None) -> Tokens:
     """General text as rows in which every token but the first is to be predicted (`answers` marks them all).
 
-    A text longer than the context is cut into consecutive rows, each with the tokenizer's start tokens.
+    A text longer than the context, or than `PASSAGE` tokens, is cut into consecutive rows, each with the tokenizer's
+    start tokens: a context of 131,072 tokens is more than a pass with gradients finds memory for.
     `fact_ids` are the numbers of the texts.
 
     Raises:
@@ -142,7 +145,7 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
     for number, ids in enumerate(_call(tokenizer, list(texts))["input_ids"]):
         if len(start) + len(ids) < 2:
             raise UserError(f"text {number} has fewer than two tokens, nothing to predict: {texts[number]!r:.60}")
-        length = len(ids) if context is None else context - len(start)
+        length = min(context or PASSAGE, PASSAGE) - len(start)
         for first in range(0, len(ids), length):
             row = start + ids[first : first + length]
             if len(row) > 1:  # the last piece may be a single token

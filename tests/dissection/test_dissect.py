@@ -1,10 +1,12 @@
 """The verb as a whole: frames, controls, folders, interruption, and what it refuses."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,3 +272,19 @@ def test_models_that_do_not_match_are_refused(pair):
         dissect(pair[0], load(tiny("qwen2"), device="cpu"), FACTS)
     with pytest.raises(UserError, match="has no tokenizer"):
         dissect(load(tiny("llama"), device="cpu"), load(tiny("llama"), device="cpu"), FACTS)
+
+
+def test_questions_that_the_model_before_answers_with_nothing_are_left_out_and_said(pair, monkeypatch):
+    module = importlib.import_module("mechunlearn.dissection.dissect")
+    facts = Facts([replace(fact, answer=None) for fact in FACTS[:3]] + [FACTS[3]])
+    said = {facts[0].id: FACTS[0].answer, facts[1].id: "", facts[2].id: FACTS[2].answer}
+    monkeypatch.setattr(module, "greedy_answers", lambda model, asked, *_, **__: [said[fact.id] for fact in asked])
+    found = dissect(*pair, facts, windows="all", progress=False)
+    assert set(found.frame["fact"]) == {facts[0].id, facts[2].id, facts[3].id}
+    note = "1 of 4 questions are left out, to which the model before says nothing"
+    assert found.about["notes"] == [note] and f"Mind: {note}" in str(found)
+    same = dissect(*pair, Facts([FACTS[0], FACTS[2], FACTS[3]]), windows="all", progress=False)
+    assert found.frame["recovery"].tolist() == same.frame["recovery"].tolist()  # an answer that was given is kept
+    monkeypatch.setattr(module, "greedy_answers", lambda model, asked, *_, **__: [""] * len(asked))
+    with pytest.raises(UserError, match=r"says nothing to any of the 3 questions.*give them answers"):
+        dissect(*pair, facts[:3], windows="all", progress=False)

@@ -201,7 +201,7 @@ def test_every_measure_says_what_it_is():
         ({"facts": Facts([])}, "no facts"),
         ({"facts": Facts([Fact("p", None)])}, "fill answers first"),
         ({"facts": CHOOSABLE.forget, "options": 1}, "2 to 26"),
-        ({"facts": CHOOSABLE, "before": bridge(), "max_new_tokens": 99}, "context"),
+        ({"facts": CHOOSABLE, "before": bridge(), "max_new_tokens": 99, "measures": ["rouge_l"]}, "context"),
     ],
 )
 def test_bad_input_is_refused(options, message):

@@ -13,6 +13,7 @@ from mechunlearn.models import hf, load
 
 from ..architectures import tiny
 from ..facts.tokenizers import byte_level_bos
+from ..pairs import word_level
 from .models import bridge, plain
 
 PROMPTS = ["The capital of", "who?", "who was born in Kuwait City?", "a", "b"]
@@ -90,3 +91,18 @@ def test_a_prompt_without_room_for_an_answer_is_refused():
         greedy_answers(bridge(), [Fact("The capital of France is", None, id="x")], max_new_tokens=60)
     with pytest.raises(UserError, match="has no tokenizer"):
         greedy_answers(load(plain(), device="cpu"), FACTS)
+
+
+@pytest.mark.parametrize("name", ["mamba", "llama"])
+def test_greedy_answers_are_the_most_probable_tokens_of_whole_passes(name, tmp_path):
+    """Mamba keeps no keys and values: it reads the text again at every token."""
+    words = word_level([f"w{i}" for i in range(3, 96)], tmp_path)
+    model = load(tiny(name), tokenizer=words)
+    found = greedy_answers(model, [Fact("w5 w6 w7", None)], max_new_tokens=5, progress=False)
+    ids = words("w5 w6 w7", return_tensors="pt").input_ids
+    for _ in range(5):
+        with torch.no_grad():
+            ids = torch.cat([ids, hf(model)(ids, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+        if int(ids[0, -1]) == words.eos_token_id:
+            break
+    assert found == [words.decode(ids[0, 3:], skip_special_tokens=True).strip()]

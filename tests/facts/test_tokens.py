@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Template, paper_positions, prompt_tokens, tokenize, tokenize_texts
+from mechunlearn.facts.tokens import PASSAGE
 
 from .tokenizers import BYTES, byte_level, byte_level_bos, metaspace, words
 
@@ -276,3 +277,13 @@ def test_text_with_nothing_to_predict_is_refused():
         tokenize_texts("a text", byte_level())
     with pytest.raises(UserError, match="text 1 has fewer than two tokens"):
         tokenize_texts(["The capital of France", "a"], byte_level())
+
+
+@pytest.mark.parametrize("context", [None, 131_072])
+def test_long_passages_are_cut_however_long_the_context(context):
+    text = "The capital of France is Paris. " * 700
+    tokens = tokenize_texts([text], byte_level(), context=context)
+    whole = byte_level()(text, add_special_tokens=False)["input_ids"]
+    assert len(whole) > 2 * PASSAGE
+    assert tokens.ids.shape[1] == PASSAGE and set(tokens.fact_ids) == {"0"}
+    assert tokens.ids[tokens.attention.bool()].tolist() == whole

@@ -63,6 +63,32 @@ def test_tokens_that_do_not_count_are_left_out():
         assert all(float(part.abs().max()) == 0 for part in gradients(model, weights))
 
 
+def test_maps_that_see_all_tokens_in_one_row_count_the_same_ones():
+    """OPT's MLPs get the text flattened: with the tokens of one row alone they see what that row has."""
+    model = load(tiny("opt"))
+    weights = mlp_weights(model)
+    seen = []
+    with tapped(model, weights[-1:]) as taps:
+        taps.taps[0].watch = lambda a, g: seen.append((a.clone(), g.clone()))
+        taps.valid = MASK.bool()
+        gradients(model, weights)
+        taps.valid = torch.ones_like(MASK, dtype=torch.bool)
+        gradients(model, weights)
+    (a, g), (whole_a, whole_g) = seen
+    torch.testing.assert_close(a, whole_a[MASK.flatten().bool()])
+    torch.testing.assert_close(g, whole_g[MASK.flatten().bool()])
+
+
+def test_a_map_that_sees_other_tokens_than_the_text_is_named():
+    model = load(tiny("llama"))
+    weights = mlp_weights(model)
+    with tapped(model, weights) as taps:
+        taps.taps[0].watch = lambda a, g: None
+        taps.valid = torch.ones(2, 4, dtype=torch.bool)
+        with pytest.raises(UserError, match=r"sees vectors of shape \(2, 5, 48\) where the text has \(2, 4\) tokens"):
+            gradients(model, weights)
+
+
 def test_what_is_no_linear_map_is_named_and_nothing_is_left_behind():
     model = load(tiny("llama"))
     weights = mlp_weights(model)

@@ -23,6 +23,7 @@ class EvaluationSection:
     model: str
     before: str | None
     asked: str  # in which phrasings, in words
+    warnings: tuple[str, ...]
     table: pd.DataFrame  # measure, a column a group, and how to read it, as texts
     over: str  # what intervals resample
     settings: list[tuple[str, str]]
@@ -33,6 +34,7 @@ def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
     """Everything the page says about one evaluation."""
     about = dict(run.result.about)
     measures, settings = about.pop("measures", None) or {}, about.pop("settings")
+    notes = about.pop("notes", ())
     summary = run.result.summary()
     wide = across(summary)
     meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
@@ -44,6 +46,7 @@ def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
         before=about.get("before"),
         table=table.assign(measure=table["measure"].map(spaced)).map(str),
         asked=PROMPTS[settings["prompts"]],
+        warnings=tuple(f"{note}." for note in notes),
         over=resampled(summary),
         settings=flat(about | {key: value for key, value in settings.items() if key not in about}),
         versions=flat(run.run.get("versions") or {}),

@@ -75,6 +75,7 @@ def blocks(content: Content) -> Iterator[Block]:
                     f"95 % intervals over {section.over}.", section.table)  # fmt: skip
     for section in content.evaluations:
         yield Heading(f"Evaluation: {section.name}", 2)
+        yield from _minds(section.warnings)
         yield Table(f"Measures of {section.model}, facts {section.asked}: mean [95 % interval over {section.over}] and "
                     "n.", section.table)  # fmt: skip
     if content.missing:

@@ -122,7 +122,7 @@ class _Tapped(torch.autograd.Function):
         onward = None
         if ctx.needs_input_grad[0]:
             onward = F.linear(grad, weight if tap.transposed else weight.T).to(x.dtype)
-        a, g = _tokens(x, ctx.valid).to(weight.dtype), _tokens(grad, ctx.valid)
+        a, g = _tokens(x, ctx.valid, tap.name).to(weight.dtype), _tokens(grad, ctx.valid, tap.name)
         if taps.watching and tap.watch is not None:
             tap.watch(a, g)
         if not taps.changing or (tap.inputs is None and tap.outputs is None):
@@ -135,5 +135,18 @@ class _Tapped(torch.autograd.Function):
         return onward, gradient * (gradient.norm() > rounding), None, None
 
 
-def _tokens(values: Tensor, valid: Bool[Tensor, "fact pos"] | None) -> Float[Tensor, "token width"]:
-    return rearrange(values, "... width -> (...) width") if valid is None else values[valid]
+def _tokens(values: Tensor, valid: Bool[Tensor, "fact pos"] | None, name: str) -> Float[Tensor, "token width"]:
+    """The vectors of the tokens that count; OPT's MLPs see all tokens in one row.
+
+    Raises:
+        UserError: the map does not see every token of the text (an expert sees those that are sent to it).
+    """
+    flat = rearrange(values, "... width -> (...) width")
+    if valid is None:
+        return flat
+    if len(flat) != valid.numel():
+        raise UserError(
+            f"CIR looks at every token of the text; {name} sees vectors of shape {tuple(values.shape)} where the text "
+            f"has {tuple(valid.shape)} tokens: leave it out (trainable=)"
+        )
+    return flat[valid.flatten()]
