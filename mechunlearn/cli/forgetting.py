@@ -117,7 +117,8 @@ def unlearn(
         typer.echo(f"{column.removesuffix('_recall'):>8}: {last[column]:.1%} answered right")
     if "text_kl" in last:
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
-    typer.echo(f"{run.about['stopped'][:1].upper()}{run.about['stopped'][1:]}.")
+    for told in (run.about["stopped"], *([run.about["nothing"]] if "nothing" in run.about else [])):
+        typer.echo(f"{told[:1].upper()}{told[1:]}.")
     typer.echo(f"\nThe model is in {out / 'model'}. Now: mechunlearn dissect {model} {out / 'model'}"
                f" --facts {facts} --out {out / 'dissection'}")  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..errors import UserError
 from ..training import Phase, Settings
 from .data.batches import Piece
+from .data.rows import Rows
 from .retain import RETAIN
 from .step import Step
 
@@ -52,6 +53,7 @@ class Method:
     rolls_back: ClassVar[bool] = True  # whether a crossed budget sends the run back
     trains_adapters: ClassVar[bool] = False  # whether `adapted` puts some on the model
     has_own_retain: ClassVar[bool] = False  # whether it came with a retain term of its own (`hold` gives it)
+    stronger: ClassVar[str] = "learning_rate, steps or forget_weight"  # what to raise where it did nothing
 
     def __post_init__(self) -> None:
         known = ["own", *RETAIN] if self.has_own_retain else [*RETAIN]
@@ -61,6 +63,15 @@ class Method:
             value = getattr(self, part.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{self.name}: {part.name} must be a number, not {value}")
+
+    def fitted(self, start: TransformerBridge, forget: Rows, size: int) -> Method:
+        """This method with what it measures of the model before filled in: here, in the methods that are its settings.
+
+        A run calls it once, before the first stage. `forget` are all forget rows, `size` how many to look at together.
+        """
+        inner = {part.name: getattr(self, part.name) for part in fields(self)}
+        found = {name: value.fitted(start, forget, size) for name, value in inner.items() if isinstance(value, Method)}
+        return replace(self, **found) if found else self
 
     def forget(self, step: Step) -> Float[Tensor, ""]:
         """The term that is minimised to forget."""

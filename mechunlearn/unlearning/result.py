@@ -33,7 +33,8 @@ class Unlearning:
             size; `seconds` since the start; `tokens` trained on so far. Retain facts are grouped by role, those
             without one as "retain"; a probability is that of an answer token.
         about: `settings` (everything that decides the result), `stopped` (the reason why it ended) and `step` (that of
-            the model, where the run went back before the last row).
+            the model, where the run went back before the last row); `measured_settings` that the method took from the
+            model before (RMU's `steering`); `nothing`: where nothing was forgotten, the numbers and what to raise.
         stages: the models at the end of each stage, or their checkpoints: what a layered run has to dissect.
     """
 
@@ -94,7 +95,9 @@ class Unlearning:
         return str(self.about["settings"]["method"]).startswith("layered_")
 
     def __repr__(self) -> str:
-        return f"Unlearning({self.about['settings']['method']}; {self.about['step']} steps; {self.about['stopped']})"
+        nothing = "; nothing was forgotten" if "nothing" in self.about else ""
+        told = f"{self.about['step']} steps; {self.about['stopped']}{nothing}"
+        return f"Unlearning({self.about['settings']['method']}; {told})"
 
     def _repr_html_(self) -> str:
         settings = self.about["settings"]
@@ -102,6 +105,8 @@ class Unlearning:
             f"Unlearned by {settings['method']}, {self.about['step']} steps: {self.about['stopped']}; facts "
             f"{PROMPTS[settings['prompts']]}. plot() draws the way."
         )
+        if "nothing" in self.about:
+            sentence += f" But {self.about['nothing']}."
         return shown(sentence, self.summary())
 
 

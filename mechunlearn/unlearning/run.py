@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..models import Source, hf, load, load_to_ask, save
 from ..runs import RunFolder, read_frame, read_run
 from .configure import method_of
 from .data.plan import check, plan
+from .idle import forgot_nothing
 from .loop.budget import Budget
 from .loop.checkpoints import Save
 from .loop.stage import Outcome, Stage
@@ -23,7 +25,9 @@ from .method import Method
 from .methods.layered import Layered
 from .options import Options
 from .result import Unlearning, cleared
-from .settings import run_settings
+from .settings import measured_settings, run_settings
+
+log = logging.getLogger(__name__)
 
 
 def unlearn(
@@ -138,11 +142,21 @@ def unlearn(
         stage.announces = progress and place == 1
         if progress:
             stage.label = method.name if plain else f"{method.name} {place}/{len(stages)}"
-    return _run(stages, folder, made_with, plain)
+    return _run(stages, folder, made_with, plain, measured_settings(layered.method, stages[0].method))
 
 
-def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool) -> Unlearning:
-    """One stage after the other, each from where the one before ended."""
+def _run(
+    stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool, fitted: dict[str, Any]
+) -> Unlearning:
+    """One stage after the other, each from where the one before ended. `fitted` are settings that were measured."""
+
+    def about_of(found: Outcome) -> dict[str, Any]:
+        told: dict[str, Any] = {"settings": made_with, "stopped": found.stopped, "step": found.step}
+        if fitted:
+            told["measured_settings"] = fitted
+        idle = forgot_nothing(found.frame, told, stages[0].method, stages[0].start, found.model)
+        return told if idle is None else told | {"nothing": idle}
+
     frames: list[pd.DataFrame] = []
     reasons: list[str] = []
     models: list[TransformerBridge | Path] = []
@@ -151,15 +165,19 @@ def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str,
         where = _stage_folder(folder, place, plain)
         baseline = _baseline(frames[0]) if frames else None
         spent = {name: frames[-1][name].iloc[-1].item() for name in ("seconds", "tokens")} if frames else {}
-        here = replace(stage, start=model, baseline=baseline)
-        outcome = _run_stage(here, where, place, spent | {"step": step}, made_with)
+        # A step that was too long for the budget is so in the next stage, too: disruption counts from the same start.
+        scale = float(frames[-1]["scale"].iloc[-1]) if frames else stage.scale
+        here = replace(stage, start=model, baseline=baseline, scale=scale)
+        outcome = _run_stage(here, where, place, spent | {"step": step}, about_of)
         step = outcome.step
         frames.append(outcome.frame)
         reasons.append(outcome.stopped if plain else f"stage {place}: {outcome.stopped}")
         model = outcome.model
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
-    about = {"settings": made_with, "stopped": "; ".join(reasons), "step": step}
+    about = about_of(Outcome(model, frame, "; ".join(reasons), step))
+    if "nothing" in about:
+        log.warning("%s: %s", made_with["method"], about["nothing"])
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))
         folder.finish(about | {"stages": len(stages)}, frame=frame)
@@ -167,7 +185,11 @@ def _run(stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str,
 
 
 def _run_stage(
-    stage: Stage, folder: RunFolder | None, place: int, spent: dict[str, Any], made_with: dict[str, Any]
+    stage: Stage,
+    folder: RunFolder | None,
+    place: int,
+    spent: dict[str, Any],
+    about_of: Callable[[Outcome], dict[str, Any]],
 ) -> Outcome:
     """The stage's outcome: computed, gone on with, or opened; steps and costs count on from `spent`."""
     if folder is not None and folder.finished:
@@ -182,7 +204,7 @@ def _run_stage(
     outcome = replace(found, frame=frame, step=found.step + spent["step"])
     if folder is not None:
         save(outcome.model, cleared(folder.path / "model"))
-        folder.finish({"settings": made_with, "stopped": outcome.stopped, "step": outcome.step}, frame=frame)
+        folder.finish(about_of(outcome), frame=frame)
         Save(folder.path).remove()
     return outcome
 

@@ -50,6 +50,18 @@ def settings_of(method: Method | Layered) -> dict[str, Any]:
     return found
 
 
+def measured_settings(method: Method, fitted: Method) -> dict[str, Any]:
+    """The settings that were measured of the model (`Method.fitted`), an inner method's with a dot."""
+    found = {}
+    for field in fields(method):
+        given, filled = getattr(method, field.name), getattr(fitted, field.name)
+        if isinstance(given, Method):
+            found |= {f"{field.name}.{name}": value for name, value in measured_settings(given, filled).items()}
+        elif given != filled:
+            found[field.name] = filled
+    return found
+
+
 def kept_row(frame: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
     """The row of a run's frame that was measured of the model it ended with; not every run ends inside its budget."""
     return frame[frame["step"] == about["step"]].iloc[-1]

@@ -7,13 +7,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mechunlearn.unlearning import METHODS, Method
+from mechunlearn.unlearning import METHODS, RMU, Method
 
 from .arithmetic import answer_tokens, cosine, distance, distribution, dot, length, log_sigmoid, mean
 from .worlds import LAYERS, WIDTH, World
 
+LENGTH = 6.5  # what RMU steers to, which a run measures
 # Methods that are a loss; CIR's step is not its loss's gradient.
-LOSSES = {name: method for name, method in METHODS.items() if not method.sets_step_size}
+LOSSES = {
+    name: replace(method, steering=LENGTH) if isinstance(method, RMU) else method
+    for name, method in METHODS.items()
+    if not method.sets_step_size
+}
 
 
 def over_answers(world: World, kind: str, value: Callable[[int, int, float], float]) -> float:
@@ -133,12 +138,11 @@ def steered(method: Method, world: World, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn if normal else torch.rand
     drawn = [draw(WIDTH, generator=generator, dtype=torch.float64).tolist() for _ in range(4)]
-    steering = getattr(method, "steering")  # noqa: B009
 
     def one(row: int, place: int) -> float:
         fold = int(world.rows("forget").fold[row])
         chosen = drawn[0] if getattr(method, "vectors") == "shared" else drawn[fold + 1]  # noqa: B009
-        goal = [steering * value / length(chosen) for value in chosen]
+        goal = [LENGTH * value / length(chosen) for value in chosen]
         return distance(vector(world, "now", "forget", residual(1), row, place), goal) ** 2 / WIDTH
 
     return over_tokens(world, "forget", one)

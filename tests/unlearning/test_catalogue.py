@@ -30,7 +30,7 @@ def test_every_method_is_on_the_page_and_every_line_is_a_method():
 def test_the_page_gives_the_paper_and_the_defaults(name):
     method, line = METHODS[name], rows()[name]
     assert method.paper in line or name == "repselect"
-    for setting, letter in (("beta", "β"), ("delta", "δ"), ("steering", "c"), ("step_norm", "η")):
+    for setting, letter in (("beta", "β"), ("delta", "δ"), ("relative", "c"), ("step_norm", "η")):
         stated = re.search(rf"{letter} = ([\d.]*\d)", line.split("|")[4])
         if hasattr(method, setting) and stated:
             assert float(stated[1]) == getattr(method, setting)

@@ -1,6 +1,7 @@
 """Layered Unlearning: which facts are in which stage, and what each of them counts for."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts, Template
 from mechunlearn.models import clone, hf
-from mechunlearn.unlearning import NPO, RMU, GradientDifference, Layered, unlearn
+from mechunlearn.unlearning import NPO, RMU, Budget, GradientDifference, Layered, unlearn
 from mechunlearn.unlearning.data import plan
 from mechunlearn.unlearning.data.batches import assemble, draw
 from mechunlearn.unlearning.loop import stage
@@ -304,3 +305,43 @@ def test_the_model_before_is_not_changed(knowing, facts):
     model = clone(knowing)
     unlearn(model, Layered(method=NPO(), folds=2), facts.forget, facts.retain, **QUICK)
     assert digest(model) == digest(knowing)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["in memory", "gone on with"])
+def test_a_stage_keeps_the_step_size_that_the_one_before_came_down_to(knowing, facts, tmp_path, monkeypatch, kept):
+    """What was too long for the budget once is not tried again; the stages share the halvings."""
+    layered = Layered(method=GradientDifference(), folds=2)
+    budget = Budget(kl=0.02, halvings=3)
+    options: dict[str, Any] = QUICK | {
+        "steps": 8,
+        "evaluate_every": 2,
+        "budget": budget,
+        "learning_rate": 6e-3,
+        "text": TEXT,
+    }
+    run = tmp_path / "run" if kept else None
+    if run is not None:  # the second stage begins in another call, from what the first has written
+        with monkeypatch.context() as cut:
+            cut.setattr(plan.Stage, "run", cut_off(plan.Stage.run))
+            with pytest.raises(KeyboardInterrupt):
+                unlearn(knowing, layered, facts.forget, facts.retain, run=run, **options)
+    frame = unlearn(knowing, layered, facts.forget, facts.retain, run=run, **options).frame
+    first, second = (frame[frame["stage"] == place] for place in (1, 2))
+    assert first["scale"].iloc[0] == 1
+    assert first["scale"].iloc[-1] < 1
+    assert second["scale"].iloc[0] == first["scale"].iloc[-1]
+    assert frame["scale"].is_monotonic_decreasing
+    assert frame["scale"].min() >= 2**-budget.halvings
+    # After so many halvings one more crossing ends a stage.
+    assert (~first["inside"]).sum() + (~second["inside"]).sum() <= budget.halvings + 2
+
+
+def cut_off(run):
+    """A stage that is interrupted when it is the second."""
+
+    def go(self):
+        if self.baseline is not None:
+            raise KeyboardInterrupt
+        return run(self)
+
+    return go

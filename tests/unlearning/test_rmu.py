@@ -14,9 +14,10 @@ from ..architectures import tiny
 from .worlds import ROWS, WIDTH, World, at_start, random_world
 
 HOOK = "blocks.1.hook_resid_post"
+LONG = RMU(steering=6.5)
 kinds = pytest.mark.parametrize(
     "method",
-    [RMU(), RMU(entries="normal"), RMU(vectors="per_fold"), RMU(vectors="orthogonal")],
+    [replace(LONG, **more) for more in ({}, {"entries": "normal"}, {"vectors": "per_fold"}, {"vectors": "orthogonal"})],
     ids=["shared", "normal", "per fold", "orthogonal"],
 )
 
@@ -24,6 +25,7 @@ kinds = pytest.mark.parametrize(
 def steered(world: World, method: RMU, seed: int = 0) -> World:
     """The world where all forget data have gone where they are sent."""
     found = world.now["forget"]
+    assert method.steering is not None
     goal = method.steering * method.directions(world.rows("forget").fold, WIDTH, seed)
     there = goal[:, None, :].expand_as(found.states[HOOK]).clone()
     return replace(world, now=world.now | {"forget": replace(found, states=found.states | {HOOK: there})})
@@ -34,7 +36,15 @@ def folds(count: int) -> torch.Tensor:
 
 
 def test_defaults_are_the_recipe_for_zephyr():
-    expected = RMU(layer=7 / 32, steering=6.5, retain_weight=1200.0, vectors="shared", entries="uniform", retain="own")
+    expected = RMU(
+        layer=7 / 32,
+        steering=None,
+        relative=3.44,
+        retain_weight=1200.0,
+        vectors="shared",
+        entries="uniform",
+        retain="own",
+    )
     assert RMU() == expected
 
 
@@ -50,14 +60,15 @@ def test_is_at_rest_where_it_sends_to(method):
 
 
 def test_retains_nothing_at_the_start():
-    found = RMU().loss(at_start(random_world(1)).step())
+    found = LONG.loss(at_start(random_world(1)).step())
     assert found["retain"].item() == found["text"].item() == 0
 
 
 def test_gradient_pulls_straight_to_the_vector():
-    world, method = random_world(2, plain=True), RMU()
+    world, method = random_world(2, plain=True), LONG
     rows, leaf = world.rows("forget"), world.now["forget"].states[HOOK].requires_grad_()
     found = torch.autograd.grad(method.forget(world.step()), leaf)[0]
+    assert method.steering is not None
     goal = method.steering * method.directions(rows.fold, WIDTH, 0)
     expected = 2 * (leaf.detach() - goal[:, None, :]) / WIDTH / int(rows.valid.sum())
     torch.testing.assert_close(found, expected * rows.valid[:, :, None])
@@ -68,9 +79,9 @@ def test_a_row_does_not_depend_on_its_neighbours():
     world = random_world(3, plain=True)
     counts = world.rows("forget").valid.sum(dim=1).tolist()
     assert len(set(counts)) > 1
-    alone = [RMU().forget(world.step([row])).item() for row in range(ROWS)]
+    alone = [LONG.forget(world.step([row])).item() for row in range(ROWS)]
     together = sum(value * count for value, count in zip(alone, counts, strict=True)) / sum(counts)
-    assert RMU().forget(world.step()).item() == pytest.approx(together, rel=1e-12)
+    assert LONG.forget(world.step()).item() == pytest.approx(together, rel=1e-12)
 
 
 @kinds
@@ -122,7 +133,7 @@ def test_trains_value_vectors_of_the_three_blocks_below(layer, expected):
 
 def test_other_layers_are_read_where_they_are():
     world = random_world(4)
-    method = RMU(layer=3, retain_weight=1.0)
+    method = RMU(layer=3, retain_weight=1.0, steering=6.5)
     for outputs in world.now.values():
         for name, state in outputs.states.items():
             if name != "blocks.3.hook_resid_post":

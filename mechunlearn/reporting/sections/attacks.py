@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,8 @@ class AttackWords:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()
-    ) -> AttackWords:
-        """Of the frame of attacks, of what could not be run, and of what the run itself wants to be minded."""
+    def of(cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> AttackWords:
+        """Of the frame of attacks, and of what could not be run."""
         summary = by_setting(frame)
         best = _strongest(frame, summary)
         everyone = not best["helped"]
@@ -44,7 +42,6 @@ class AttackWords:
                 *_not_understood(summary),
                 *_ended_early(frame),
                 *_not_tested(left_out or {}),
-                *(f"{note[:1].upper()}{note[1:]}." for note in notes),
             ),
         )
 
@@ -76,7 +73,7 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
         name=run.name,
         anchor=anchor,
         models=_models(run.run["about"]),
-        words=AttackWords.of(run.frame, left_out, run.run["about"].get("notes", ())),
+        words=AttackWords.of(run.frame, left_out),
         over=resampled(summary),
         figures=figures,
         table=_table(summary),
@@ -92,11 +89,11 @@ def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
     return found.astype({"helped": bool})
 
 
-def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()) -> str:
+def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
     """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
     summary = by_setting(frame)
     table = _table(summary)
-    words = AttackWords.of(frame, left_out, notes)
+    words = AttackWords.of(frame, left_out)
     minds = [f"Mind: {warning}" for warning in words.warnings]
     brackets = f"Brackets: 95 % intervals over {resampled(summary)}."
     return "\n".join(

@@ -41,10 +41,12 @@ def unlearning_section(run: UnlearningFiles, anchor: str) -> UnlearningSection:
         name=run.name,
         anchor=anchor,
         headline=_headline(first, last, about),
-        warnings=tuple(_warnings(first, last)),
+        warnings=tuple(_warnings(first, last, about)),
         figures=[Figure.of(plot(run.frame, about))],
         ends=_ends(first, last),
-        settings=flat((run.run.get("settings") or {}) | about),
+        settings=flat(
+            (run.run.get("settings") or {}) | {name: told for name, told in about.items() if name != "nothing"}
+        ),
         versions=flat(run.run.get("versions") or {}),
     )
 
@@ -69,7 +71,9 @@ def _cost(first: pd.Series, last: pd.Series) -> Iterator[str]:
     yield f"On general text {' and '.join(told)}." if told else "What it cost on general text was not measured."
 
 
-def _warnings(first: pd.Series, last: pd.Series) -> Iterator[str]:
+def _warnings(first: pd.Series, last: pd.Series, about: Mapping[str, Any]) -> Iterator[str]:
+    if "nothing" in about:
+        yield f"{about['nothing'][:1].upper()}{about['nothing'][1:]}."
     if "text_loss" in last.index and (rise := last["text_loss"] / first["text_loss"] - 1) > LARGEST_RISE:
         yield (
             f"The loss on general text rose by {rise:.1%}; papers that compare methods allow {LARGEST_RISE:.0%} "

@@ -53,11 +53,12 @@ def plan(
     if plain:  # one layer, whose facts keep folds of their own (RMU may send each elsewhere)
         layers = [replace(layer, forget=forget) for layer in layers]
     watch = Watch(model, layers[-1].forget, retain, text, options.prompts, by_fold=not plain)
+    method = layered.method.fitted(model, fact_rows(trained(forget), model), options.batch_size)
     return [
         Stage(
-            layered.method,
+            method,
             model,
-            sources_of(model, layered.method, layer, retain_text, options.seed, plain),
+            sources_of(model, method, layer, retain_text, options.seed, plain),
             watch,
             options,
             _goals(layered, options, layer, last=place == len(layers)),

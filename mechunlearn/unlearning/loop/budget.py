@@ -25,7 +25,8 @@ class Budget:
         kl: mean token KL(start ‖ model) on general text, in nats (0.01: Sondej et al., RepSelect, arXiv 2606.17168).
         loss: relative rise of the loss on general text (0.001: Sondej & Yang, CIR, arXiv 2509.11816).
         near, far: the least recall on near and far retain facts, 0 to 1.
-        halvings: how often the step size is halved, after going back, before the run ends.
+        halvings: how often the step size is halved, after going back, before the run ends; the stages of a layered
+            run share them, and each begins with the step size that the one before came down to.
     """
 
     kl: float | None = None

@@ -51,6 +51,7 @@ class Stage:
             this is the first.
         measured: what was measured of the start model, where that is known already.
         goals: recall columns that must come down, with how far.
+        scale: of the step size that it begins with: what an earlier stage under the same budget came down to.
         folder: where an interrupted stage goes on; None keeps nothing.
         label: names the progress bar; None hides it.
         announces: whether to say first what a step costs.
@@ -62,6 +63,7 @@ class Stage:
     watch: Watch
     options: Options
     goals: dict[str, float]
+    scale: float = 1.0
     baseline: dict[str, float] | None = None
     measured: dict[str, float] | None = None
     folder: Path | None = None
@@ -118,8 +120,10 @@ class _Loop:
 
     def _begin(self, trainer: Trainer) -> str | None:
         """Judge the start. An earlier stage whose method does not go back may have left it outside the budget."""
+        trainer.scale = self.stage.scale
         measured = self.stage.measured or self.stage.watch.measure(self.after)
         self.referee = self._referee(self.stage.baseline or measured)
+        self.referee.crossings = round(-math.log2(self.stage.scale))  # halvings that an earlier stage has used up
         budget = self.options.budget
         broken = None if budget is None else budget.broken(measured, self.referee.start)
         if broken is not None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
-from ...models import slots
 from ...training import Phase, Settings
 from ..collapse.collapser import TokenCollapser, WeightCollapser
 from ..collapse.subspace import COLLAPSES
@@ -47,7 +46,7 @@ class CIR(Method):
         statistics: whether directions are those of "forget" or of "retain" data.
         form: "tokens" as above; "weights": the singular directions of the weights' gradient, summed over an epoch,
             are taken out of the gradient itself.
-        step_norm: η, the length of a step over all trained weights.
+        step_norm: η, the length of a step over all trained weights; a run on which it was lost says so at its end.
         retain_rate: r; with the retain term "drift" it is the paper's.
     """
 
@@ -65,6 +64,7 @@ class CIR(Method):
     name: ClassVar[str] = "cir"
     paper: ClassVar[str] = "2509.11816"
     sets_step_size: ClassVar[bool] = True
+    stronger: ClassVar[str] = "step_norm (a length, which grows with the number of weights) or steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,18 +99,8 @@ class CIR(Method):
     def rolls_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return not self.faithful
 
-    def trained(self, model: TransformerBridge) -> tuple[str, ...]:
-        """Gate, up and down projection of every block.
-
-        Raises:
-            UserError: an MLP is a mixture of experts, each of which sees some of the tokens only.
-        """
-        mixed = sorted({slot.layer for slot in slots(model) if "expert_value_vectors" in slot.roles})
-        if mixed:
-            raise UserError(
-                f"{self.name}: the MLPs of blocks {mixed} are mixtures of experts, whose gradients are no sums over "
-                "all tokens; name linear maps to train instead (trainable=['attention'], say)"
-            )
+    def trained(self, model: TransformerBridge) -> tuple[str, ...]:  # noqa: ARG002
+        """Gate, up and down projection of every block."""
         return (r"^blocks\.\d+\.mlp\.(gate|in|out)\.weight$",)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:

@@ -33,7 +33,9 @@ class Layered:
     Qian et al., "Layered Unlearning for Adversarial Relearning" (arXiv 2505.09500). "Layers" are stages over folds
     of the data, not network layers. Within stage i the forget term of fold j has the coefficient (α/i)·δ^(i−j), the
     retain term of a fold still to come ρ/(k−i), that of the retain set R; these multiply the method's own weights.
-    Retain targets, and whatever else the method takes from the start model, are those of the stage's start.
+    Retain targets, and whatever else the method takes from the start model, are those of the stage's start. A stage
+    begins with the step size that the one before had come down to: both spend one budget, counted from the first model,
+    and the paper, too, gives later stages equal or smaller steps (1e-5, then 3e-6).
 
     Attributes:
         method: what is layered.

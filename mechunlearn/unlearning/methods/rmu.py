@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
+from ..data.rows import Rows
 from ..depth import Place, block, parameters_in
+from ..lengths import mean_length
 from ..method import Method
 from ..retain import distance
 from ..step import Step
@@ -27,11 +29,14 @@ class RMU(Method):
 
     Li et al., "The WMDP Benchmark" (arXiv 2403.03218): their recipe for Zephyr-7B, ℓ = 7 of
     32, c = 6.5, α = 1200; the code's own defaults are c = 20, α = 100. Value vectors of blocks ℓ−2 to ℓ are trained.
-    c is a length in the residual stream, so it must suit the model. BOS and padding do not count.
+    c is a length in the residual stream, so it must suit the model: where it is not given, it is `relative` times the
+    mean ‖h⁰‖ over the tokens to forget, measured once in the model before, for all stages of a layered run. Adaptive
+    RMU (Dang et al., arXiv 2408.06223) takes each token's own ‖h⁰‖, times 5. BOS and padding do not count.
 
     Attributes:
         layer: ℓ, a number or a share of the depth.
-        steering: c.
+        steering: c; None: by `relative`.
+        relative: c in mean ‖h⁰‖. On the organism 3.44 makes c = 6.5.
         vectors: "shared": one u for all; "per_fold": one for each fold of the facts (RMU-Split of arXiv 2505.09500);
             "orthogonal": the same, made orthogonal in the order of the folds.
         entries: of u before it is scaled to length 1: "uniform" in [0, 1), as published, where two vectors have an
@@ -42,13 +47,15 @@ class RMU(Method):
     retain_weight: float = 1200.0
     retain: str = "own"
     layer: Place = 7 / 32
-    steering: float = 6.5
+    steering: float | None = None
+    relative: float = 3.44
     vectors: str = "shared"
     entries: str = "uniform"
 
     name: ClassVar[str] = "rmu"
     paper: ClassVar[str] = "2403.03218"
     has_own_retain: ClassVar[bool] = True
+    stronger: ClassVar[str] = "relative (or steering), learning_rate or steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +63,23 @@ class RMU(Method):
             if getattr(self, name) not in known:
                 raise UserError(f"{self.name}: {name}={getattr(self, name)!r} is not one of {', '.join(known)}")
 
+        if self.relative <= 0:
+            raise UserError(f"{self.name}: relative must be above 0, not {self.relative:g}")
+
+    def fitted(self, start: TransformerBridge, forget: Rows, size: int) -> Method:
+        if self.steering is not None:
+            return self
+        return replace(self, steering=self.relative * mean_length(start, forget, self._hook(start.cfg.n_layers), size))
+
     def forget(self, step: Step) -> Float[Tensor, ""]:
-        hook = self._hook(step)
+        """The forget term.
+
+        Raises:
+            UserError: no length to steer to: none was given, and none measured (`fitted`).
+        """
+        if self.steering is None:
+            raise UserError(f"{self.name}: steering is not measured yet; call `fitted`, or give a length")
+        hook = self._hook(step.n_layers)
         seen = step.see("forget", [hook], logits=False)
         goal = self.steering * self.directions(seen.part.fold, step.d_model, step.seed)
         off = seen.states[hook] - goal[:, None, :].to(seen.states[hook])
@@ -66,11 +88,11 @@ class RMU(Method):
     def hold(self, step: Step, kind: str) -> Float[Tensor, ""]:
         if self.retain != "own":
             return super().hold(step, kind)
-        return distance(step, kind, [self._hook(step)])
+        return distance(step, kind, [self._hook(step.n_layers)])
 
     def trained(self, model: TransformerBridge) -> tuple[str, ...]:
         last = block(self.layer, model.cfg.n_layers)
-        return parameters_in(model, range(max(0, last - 2), last + 1), ["value_vectors", "expert_value_vectors"])
+        return parameters_in(model, range(max(0, last - 2), last + 1), ["value_vectors"])
 
     def directions(self, fold: Int[Tensor, " fact"], width: int, seed: int) -> Float[Tensor, "fact width"]:
         """u of each fact, drawn with `seed`; facts without a fold share the first of all draws with "shared".
@@ -97,5 +119,5 @@ class RMU(Method):
             drawn.append(fresh / fresh.norm())
         return torch.stack(drawn)
 
-    def _hook(self, step: Step) -> str:
-        return f"blocks.{block(self.layer, step.n_layers)}.hook_resid_post"
+    def _hook(self, n_layers: int) -> str:
+        return f"blocks.{block(self.layer, n_layers)}.hook_resid_post"
