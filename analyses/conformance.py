@@ -39,9 +39,13 @@ from mechunlearn.errors import UserError
 from mechunlearn.facts import tokenize
 from mechunlearn.models import hf, slots
 from mechunlearn.runs import versions
-from mechunlearn.sites import DEFAULT, Site, available, resolve
+from mechunlearn.sites import Site, available, default, resolve
 
 FACTS = [("w5 w6 w7", "w8"), ("w15 w16", "w17 w18"), ("w25 w26 w27 w28 w29 w30 w31", "w29"), ("w40", "w41 w42 w43")]
+PLANTED = {  # what each site brings back of a change in the last matrix of one MLP
+    "block": 1.0, "mlp_output": 1.0, "expert_value_vectors": 1.0,
+    "mlp_coefficients": 0.0, "mlp_keys": 0.0, "expert_keys": 0.0, "router": 0.0,
+}  # fmt: skip
 ALLOWED = 1e-3  # of the distance between the models
 RIGHT, NAMED, REFUSED, WRONG = "right with defaults", "right with named sites", "named error", "WRONG"
 
@@ -77,10 +81,10 @@ def tried(name: str) -> dict[str, object]:
     except Exception as error:  # a traceback is a result here
         return found | {"message": f"{type(error).__name__}: {error}"}
 
-    result, sites, message = RIGHT, list(DEFAULT), ""
-    for attempt in (list(DEFAULT), has):
+    result, message = RIGHT, ""
+    for attempt in (default, lambda _: has):
         try:
-            both = list(dict.fromkeys([*attempt, *has]))
+            both = list(dict.fromkeys([*attempt(after), *has]))
             dissected = mu.dissect(before, after, facts, sites=both, windows="single", progress=False)
             sites = both
             break
@@ -135,7 +139,7 @@ def _compared(
                     return worst, f"{name}, block {layer}: off by {error:.2g} of the models' distance"
             if layer == MIDDLE:
                 middle[name] = 1 - sum(distance[name, layer, fact.id] for fact in facts) / sum(apart)
-    for name, right in {"block": 1.0, "mlp_output": 1.0, "mlp_coefficients": 0.0, "mlp_keys": 0.0}.items():
+    for name, right in PLANTED.items():
         if name in middle and abs(middle[name] - right) > ALLOWED:
             return worst, f"{name} brings back {middle[name]:.3f} of the planted change, not {right:g}"
     return worst, ""

@@ -100,7 +100,7 @@ RECIPES: dict[str, Recipe] = {
     "youtu": Recipe("youtu", _mla(), ("head_dim",)),
     "llama4_text": Recipe("llama4_text", EXPERTS | {"intermediate_size_mlp": 48, "interleave_moe_layer_step": 2,
                                                     "attention_chunk_size": 16}),
-    "jetmoe": Recipe("jetmoe", EXPERTS | {"kv_channels": 8}),
+    "jetmoe": Recipe("jetmoe", EXPERTS | {"kv_channels": 8}, down=r"mlp\.output_linear"),
     # States and convolutions beside or in place of attention.
     "mamba": Recipe("mamba", {"state_size": 4}, down=MIXER),
     "mamba2": Recipe("mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1}, down=MIXER),

@@ -10,6 +10,9 @@ An activation site names TransformerLens hooks, a parameter site names roles of 
     head_output                      activation   blocks.l.attn.hook_z, all heads or head_output[0,3]
     value_vectors                    parameters   down-projection and its bias (rows: value_vectors[17])
     mlp_keys                         parameters   gate and up projection
+    expert_value_vectors, expert_keys, router
+                                     parameters   the same of all experts of a mixture (shared ones too), and what
+                                                  sends tokens to them
     attention_qk / _ov / attention   parameters   query and key / value and output / all of them
     norms, block                     parameters   a block's norms / all of a block
     embedding, unembedding, final_norm, everything
@@ -33,6 +36,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .errors import UserError
 from .models import Slot, slots
+from .models.meaning import faults
 
 ACTIVATIONS = {
     "mlp_coefficients": "blocks.{l}.mlp.hook_post",
@@ -41,10 +45,16 @@ ACTIVATIONS = {
     "residual": "blocks.{l}.hook_resid_pre",
     "head_output": "blocks.{l}.attn.hook_z",
 }
-BLOCK_ROLES = ("value_vectors", "mlp_keys", "attention_qk", "attention_ov", "norms", "other")
+BLOCK_ROLES = (
+    "value_vectors", "mlp_keys", "expert_value_vectors", "expert_keys", "router",
+    "attention_qk", "attention_ov", "norms", "other",
+)  # fmt: skip
 PARAMETERS: dict[str, tuple[str, ...] | str] = {
     "value_vectors": ("value_vectors",),
     "mlp_keys": ("mlp_keys",),
+    "expert_value_vectors": ("expert_value_vectors",),
+    "expert_keys": ("expert_keys",),
+    "router": ("router",),
     "attention_qk": ("attention_qk",),
     "attention_ov": ("attention_ov",),
     "attention": ("attention_qk", "attention_ov"),
@@ -60,6 +70,12 @@ DEFAULT = (
     "mlp_coefficients", "attention_output", "mlp_coefficients+attention_output",
     "value_vectors", "mlp_keys", "attention", "embedding", "unembedding",
 )  # fmt: skip
+IN_MIXTURES = {  # what stands in for a site of DEFAULT where the MLPs are mixtures of experts
+    "mlp_coefficients": ("mlp_output",),
+    "mlp_coefficients+attention_output": ("mlp_output+attention_output",),
+    "value_vectors": ("expert_value_vectors",),
+    "mlp_keys": ("expert_keys", "router"),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,26 @@ def resolve(name: str, model: TransformerBridge) -> Site:
     return replace(site, name=name, select=_checked(name, base, select, model)) if select else site
 
 
+def default(model: TransformerBridge) -> tuple[str, ...]:
+    """The sites of DEFAULT, and of experts what stands in for them where the model has experts.
+
+    Raises:
+        UserError: the architecture lacks one of them.
+    """
+    names: dict[str, None] = {}
+    experts = {role for slot in slots(model) for role in slot.roles} & {"expert_value_vectors"}
+    for name in DEFAULT:
+        try:
+            resolve(name, model)
+            names[name] = None
+        except UserError:
+            if not experts or name not in IN_MIXTURES:
+                raise
+        if experts:
+            names |= dict.fromkeys(IN_MIXTURES.get(name, ()))
+    return tuple(names)
+
+
 def available(model: TransformerBridge) -> dict[str, bool]:
     """Every named site, and whether this architecture has it."""
     found = {}
@@ -113,19 +149,37 @@ def available(model: TransformerBridge) -> dict[str, bool]:
 
 
 def _activation(name: str, model: TransformerBridge) -> Site:
-    layers = range(model.cfg.n_layers)
     hooks: dict[int, tuple[str, ...]] = {}
-    known = model.hook_dict
-    for part in "+".join(ACTIVATIONS.get(part, part) for part in name.split("+")).split("+"):
-        fixed = re.match(r"blocks\.(\d+)\.", part)
-        if not fixed and "{l}" not in part:
-            raise UserError(f"site {part!r}: not a hook inside a block; write it as blocks.{{l}}.… or blocks.3.…")
-        for layer in [int(fixed[1])] if fixed else layers:
-            hook = part.replace("{l}", str(layer))
-            if hook not in known:
-                raise UserError(f"site {name!r}: {_architecture(model)} has no {hook}")
-            hooks[layer] = (*hooks.get(layer, ()), hook)
+    parts = "+".join(ACTIVATIONS.get(part, part) for part in name.split("+")).split("+")
+    meant = {hook: part for part, hook in ACTIVATIONS.items()}
+    for number, part in enumerate(parts):
+        here = _hooks(part, meant.get(part, part), model)
+        joined = number and not set(hooks).isdisjoint(here)
+        if number and not joined:
+            raise UserError(f"site {name!r}: no layer of {_architecture(model)} has all of it")
+        hooks = {layer: (*hooks.get(layer, ()), hook) for layer, hook in here.items() if not number or layer in hooks}
     return Site(name, "activation", hooks, (), layered=True)
+
+
+def _hooks(part: str, name: str, model: TransformerBridge) -> dict[int, str]:
+    """The hook of each layer in which the architecture has it and it means what its name says."""
+    fixed = re.match(r"blocks\.(\d+)\.", part)
+    if not fixed and "{l}" not in part:
+        raise UserError(f"site {part!r}: not a hook inside a block; write it as blocks.{{l}}.… or blocks.3.…")
+    layers = [int(fixed[1])] if fixed else range(model.cfg.n_layers)
+    named = {layer: part.replace("{l}", str(layer)) for layer in layers}
+    there = {layer: hook for layer, hook in named.items() if hook in model.hook_dict}
+    if not there:
+        raise UserError(f"site {name!r}: {_architecture(model)} has no {next(iter(named.values()))}")
+    wrong = {layer: reason for (site, layer), reason in faults(model).items() if site == name}
+    right = {layer: hook for layer, hook in there.items() if layer not in wrong}
+    if not right:
+        layer = min(wrong)
+        raise UserError(
+            f"site {name!r}: in {_architecture(model)} {there[layer]} is not what the name says: {wrong[layer]}; "
+            "sites.available(model) says which sites there are"
+        )
+    return right
 
 
 def _parameters(name: str, model: TransformerBridge) -> Site:

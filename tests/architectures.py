@@ -61,6 +61,15 @@ ODD = {
     "opt-350m": lambda: hf.OPTConfig(**COMMON, ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
     "cohere": lambda: hf.CohereConfig(**GROUPED, logit_scale=0.25),
     "granite": lambda: hf.GraniteConfig(**GROUPED, logits_scaling=4.0, residual_multiplier=0.3),
+    "mixtral": lambda: hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2),
+    "gpt-oss": lambda: hf.GptOssConfig(
+        **GROUPED, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"] * (LAYERS // 2),
+    ),
+    "qwen-moe": lambda: hf.Qwen2MoeConfig(  # every other MLP is dense, the others have a shared expert
+        **GROUPED, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=24,
+        decoder_sparse_step=2,
+    ),
     "mamba": lambda: hf.MambaConfig(**COMMON, state_size=4),
 }  # fmt: skip
 NAMES = tuple(CONFIGS)

@@ -28,6 +28,7 @@ from .kinds.prompts import Prompts
 from .kinds.quantise import Quantise
 from .kinds.relearn import Relearn
 from .result import Attacks
+from .weights import LITTLE
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def attack(
             return found.assign(helped=found["helped"] | one.uses_before)
 
         frames.append(once(folder, unit, run_it))
-    return finished(frames, settings, subjects, folder)
+    return finished(frames, settings, subjects, folder, {label(one): one.reaches(subjects["after"]) for one in chosen})
 
 
 def opened(
@@ -155,10 +156,18 @@ def finished(
     settings: dict[str, Any],
     models: Mapping[str, TransformerBridge],
     folder: RunFolder | None,
+    reached: Mapping[str, float | None],
 ) -> Attacks:
     """The result, kept in the run folder where there is one."""
     names = {name: str(one.cfg.model_name) for name, one in models.items()}
-    found = Attacks(pd.concat(frames, ignore_index=True), {"settings": settings, "models": names})
+    reached = {name: share for name, share in reached.items() if share is not None}
+    notes = [
+        f"{name} reaches {share:.0%} of the parameters inside the blocks; what does not come back under it may do "
+        "so once the others are reached"
+        for name, share in reached.items() if share < LITTLE
+    ]  # fmt: skip
+    about = {"settings": settings, "models": names, "reached": reached, "notes": notes}
+    found = Attacks(pd.concat(frames, ignore_index=True), about)
     if folder is not None:
         folder.finish(found.about, frame=found.frame)
     return found

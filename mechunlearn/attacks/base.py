@@ -101,6 +101,10 @@ class Attack:
         """
         raise NotImplementedError
 
+    def reaches(self, model: TransformerBridge) -> float | None:  # noqa: ARG002 - of attacks that change weights
+        """The share of the parameters inside the blocks that it changes, or trains; None where it changes none."""
+        return None
+
     def needs(self, given: Given) -> str | None:
         """What is missing for this attack, in words; None where nothing is."""
         return "the model before unlearning" if self.uses_before and given.before is None else None

@@ -88,7 +88,7 @@ def relearn(
         return pd.concat(frames, ignore_index=True)
 
     frames = [once(folder, name, partial(relearned, name, subject)) for name, subject in subjects.items()]
-    return finished(frames, made_with, subjects, folder)
+    return finished(frames, made_with, subjects, folder, {attack.label: attack.reaches(subjects["after"])})
 
 
 def _signs(fact: Fact) -> set[tuple[str | None, ...]]:

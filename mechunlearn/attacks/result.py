@@ -29,7 +29,8 @@ class Attacks:
             `helped` (by what an attacker need not have: the model before, or the beginning of the answer), `broke` (of
             the rows before an attempt that went too far to be asked: its setting and part, and why; else "").
         about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they
-            lacked.
+            lacked. `reached`: of each attack that changes weights, the share of the blocks' parameters that it reaches;
+            `notes`: what to mind of that, a sentence each.
     """
 
     frame: pd.DataFrame

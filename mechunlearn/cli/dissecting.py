@@ -62,7 +62,6 @@ def dissect(
     """
     from .. import dissection
     from ..dissection.metrics import METRICS, PAPER_METRIC
-    from ..sites import DEFAULT
 
     tell_prompts(prompts)
     metric = metric or PAPER_METRIC
@@ -72,7 +71,7 @@ def dissect(
         before,
         after,
         chosen_facts(facts, format, role, limit),
-        sites=split(sites) if sites is not None else DEFAULT,
+        sites=split(sites) if sites is not None else None,
         windows=split(windows),
         direction=direction,
         positions=_positions(positions),

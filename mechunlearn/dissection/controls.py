@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..facts import Tokens
@@ -16,7 +17,7 @@ from .metrics import Reference, distances
 from .patches import Arm, Patch, writing
 from .sweep import Sweep
 
-BOTH = "mlp_coefficients+attention_output"
+BOTH, OUTPUTS = "mlp_coefficients+attention_output", "mlp_output+attention_output"
 TOLERANCE = 1e-3
 # With coefficients and attention given everywhere, the prediction still passes through these of the recipient's.
 REMAINDER = ("value_vectors", "norms", "embedding", "final_norm", "unembedding", "other")
@@ -51,15 +52,14 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
     if everything:
         add("every parameter restored", "everything", patcher.run([patcher.restoring(everything)], passes)[0], 1.0)
-    try:
-        whole = Patch(resolve(BOTH, model), 0, last)
-    except UserError:  # the architecture lacks one of the two: there is no such control
+    whole = _whole(model)
+    if whole is None:  # the architecture lacks a part of it in some layer: there is no such control
         return pd.DataFrame(rows, columns=COLUMNS)
     arm = writing(whole, record(patcher.donor, passes.own.tokens, whole.hooks), None)
-    add("all layers at once", BOTH, patcher.run([arm], passes, control=True)[0], None)
+    add("all layers at once", whole.site.name, patcher.run([arm], passes, control=True)[0], None)
     rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
     logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
-    add("all layers at once, and all parameters outside attention and MLP keys", BOTH, logits, 1.0)
+    add("all layers at once, and all parameters outside attention and MLP keys", whole.site.name, logits, 1.0)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -71,3 +71,16 @@ def _recoveries(reference: Reference, logits: Tensor, against: Tensor, floor: di
         total = float(baseline[metric][0][defined].sum())
         found[metric] = 1 - float(patched[metric][0][defined].sum()) / total if bool(defined.any()) else float("nan")
     return found
+
+
+def _whole(model: TransformerBridge) -> Patch | None:
+    """All that the blocks add to the residual stream: by coefficients and attention, or (experts) by their outputs."""
+    last = model.cfg.n_layers - 1
+    for name in (BOTH, OUTPUTS):
+        try:
+            site = resolve(name, model)
+        except UserError:
+            continue
+        if len(site.layers()) == model.cfg.n_layers:
+            return Patch(site, 0, last)
+    return None

@@ -18,7 +18,7 @@ from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.properties import context_of
 from ..runs import RunFolder, versions
-from ..sites import DEFAULT, resolve
+from ..sites import default, resolve
 from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
@@ -38,7 +38,7 @@ def dissect(
     after: Source,
     facts: Facts | str | Path,
     *,
-    sites: str | Sequence[str] = DEFAULT,
+    sites: str | Sequence[str] | None = None,
     windows: Windows = None,
     direction: str = "before->after",
     positions: Where = "all",
@@ -60,7 +60,8 @@ def dissect(
         facts: what to ask. Of a file or a built-in name whose facts have roles, those to forget. Facts without an
             answer get the one that `before` gives greedily (at most 30 tokens), as in the paper; those to which it
             says nothing are left out, counted and named in the result.
-        sites: names of sites (`mechunlearn.sites`).
+        sites: names of sites (`mechunlearn.sites`); None: the eight of the paper's picture, those of experts where the
+            model has some (`sites.default`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
         positions: where activations are patched: "all", "answer" (where the logits predict the answer), "prompt", a
@@ -106,7 +107,8 @@ def dissect(
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
-    named = list(dict.fromkeys([sites] if isinstance(sites, str) else sites))
+    wanted = default(recipient) if sites is None else [sites] if isinstance(sites, str) else sites
+    named = list(dict.fromkeys(wanted))
     resolved = [resolve(name, recipient) for name in named]
     listed = families(windows)
     chosen = patches(resolved, listed, recipient.cfg.n_layers, places(where, resolved, tokens))

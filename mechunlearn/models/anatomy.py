@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -24,6 +25,14 @@ MLP_ROLES = {"gate": "mlp_keys", "in": "mlp_keys", "out": "value_vectors"}
 OUTER_ROLES = {
     "embed": "embedding", "pos_embed": "embedding", "ln_final": "final_norm", "unembed": "unembedding",
 }  # fmt: skip
+# Of a mixture of experts, by the end of the Hugging Face name: matrices may be stacked (experts x in x out), and the
+# experts that see every token (shared ones) are experts too.
+EXPERT_ROLES = {
+    "router": r"(\.(router|gate|shared_expert_gate)\.|expert_bias$|correction_bias$)",
+    "expert_value_vectors": r"\.(down_proj|down_proj_bias|w2|fc2|c_proj|output_linear)(\.(weight|bias))?$|mlp\.bias$",
+    "expert_keys": r"\.((gate_up|gate|up)_proj|gate_up_proj_bias|w1|w3|fc1|c_fc|input_linear)(\.(weight|bias))?$",
+}
+DENSE_ROLES = {"expert_keys": "mlp_keys", "expert_value_vectors": "value_vectors"}
 # Roles of parameters that TransformerLens has no name for, by a regular expression over their Hugging Face names: where
 # an MLP has another shape than keys and one matrix of value vectors, say which is what. Nobody else needs to know.
 NAMED_ROLES: dict[str, str] = {}
@@ -57,6 +66,7 @@ def slots(model: TransformerBridge) -> tuple[Slot, ...]:
         named[id(parameter)] = Slot(first.path, first.name, first.layer, roles, parameter, first.features)
 
     unread = {id(parameter) for parameter in fused_parameters(model)}
+    mixtures = {id(p): block for block in model.blocks if _mixture(block) for p in block.mlp.parameters()}
     found = []
     for raw, parameter in model.original_model.named_parameters():
         name = raw.replace("._original_component", "")
@@ -65,9 +75,36 @@ def slots(model: TransformerBridge) -> tuple[Slot, ...]:
             found.append(Slot(slot.path, name, slot.layer, slot.roles, parameter, slot.features))
         elif id(parameter) not in unread:
             layer = re.search(r"\.(\d+)\.", name)
-            role = next((role for pattern, role in NAMED_ROLES.items() if re.search(pattern, name)), "other")
-            found.append(Slot(name, name, int(layer[1]) if layer else -1, (role,), parameter, -1))
+            role = next((role for pattern, role in NAMED_ROLES.items() if re.search(pattern, name)), None)
+            if role is None and id(parameter) in mixtures:
+                role = _role_in_mixture(name, mixtures[id(parameter)])
+            number = int(layer[1]) if layer else -1
+            found.append(
+                Slot(name, name, number, (role or "other",), parameter, _features(parameter, model.cfg.d_model, role))
+            )
     return tuple(found)
+
+
+def _mixture(block: Any) -> bool:
+    """Whether TransformerLens takes the block's MLP for a mixture of experts, and so names none of its matrices."""
+    return type(block.submodules.get("mlp")).__name__.endswith("MoEBridge")
+
+
+def _role_in_mixture(name: str, block: Any) -> str | None:
+    """The role of a parameter of such an MLP. Some layers of a mixture model are dense (Qwen-MoE, DeepSeek)."""
+    role = next((role for role, pattern in EXPERT_ROLES.items() if re.search(pattern, name)), None)
+    sparse = any("experts" in part or "router" in part for part, _ in block.mlp.named_parameters()) or (
+        "gate" in block.mlp.submodules
+    )
+    return role if sparse or role is None else DENSE_ROLES.get(role, role)
+
+
+def _features(parameter: nn.Parameter, d_model: int, role: str | None) -> int:
+    """Along which axis the input of a parameter runs; experts' stacked matrices lie either way (gpt-oss, Llama 4)."""
+    if parameter.dim() != 3:
+        return -1
+    last = parameter.shape[-1] == d_model
+    return -1 if last == (role == "expert_keys") else 1
 
 
 def _walk(model: TransformerBridge) -> Iterator[tuple[str, int, str, nn.Parameter, int]]:
@@ -79,6 +116,8 @@ def _walk(model: TransformerBridge) -> Iterator[tuple[str, int, str, nn.Paramete
             path = f"blocks.{layer}.{name}"
             if name.startswith("ln"):
                 yield from _parameters(component, path, layer, "norms")
+                continue
+            if name == "mlp" and _mixture(block):
                 continue
             roles = {"attn": ATTENTION_ROLES, "mlp": MLP_ROLES}.get(name, {})
             for part, sub in component.submodules.items():

@@ -39,7 +39,7 @@ def lora(
             # peft says that it takes Conv1D for what it is, which is what is wanted.
             warnings.filterwarnings("ignore", "fan_in_fan_out")
             torch.manual_seed(seed)
-            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=_linear(model, layers))
+            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_maps(model, layers))
             inject_adapter_in_model(config, whole)
         yield [parameter for name, parameter in whole.named_parameters() if "lora_" in name]
     finally:
@@ -53,7 +53,7 @@ def lora(
         vars(whole).pop("peft_config", None)
 
 
-def _linear(model: TransformerBridge, layers: range | None) -> list[str]:
+def linear_maps(model: TransformerBridge, layers: range | None = None) -> list[str]:
     """Names of the linear maps in these blocks; not of fused originals, which the forward pass does not read."""
     wanted = range(model.cfg.n_layers) if layers is None else layers
     read = {id(slot.tensor) for slot in slots(model) if slot.layer in wanted}

@@ -35,6 +35,9 @@ class Interpolate(Attack):
         if not self.shares or min(self.shares) < 0 or max(self.shares) > 1:
             raise UserError("interpolate: shares must be one number or more, each from 0 to 1")
 
+    def reaches(self, model: TransformerBridge) -> float:  # noqa: ARG002
+        return 1.0
+
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         before, model = matched(before_of(self, given), model)
         compare(before, model)

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import UserError
 from ...models import clone
 from ..base import Attack, Attempt, Given
-from ..weights import matrices
+from ..weights import matrices, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class Noise(Attack):
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 0 or self.draws < 1:
             raise UserError("noise: scales must be one number or more, none below 0, and draws at least 1")
+
+    def reaches(self, model: TransformerBridge) -> float:
+        return share(model, matrices(model))
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         copied, questions = clone(model), given.questions()

@@ -8,11 +8,13 @@ from typing import ClassVar
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...models import clone, compare, matched
 from ..base import Attack, Attempt, Given
-from ..weights import matrices
+from ..weights import matrices, planes, share
 from .grids import bin_width, codes, known, quantise
 
 
@@ -37,9 +39,12 @@ class Quantise(Attack):
     def _rounded(self, model: TransformerBridge) -> TransformerBridge:
         copied = clone(model)
         for slot in matrices(copied):
-            inputs_last = slot.tensor.movedim(slot.features, -1)
-            inputs_last.copy_(quantise(inputs_last, self.scheme))
+            for plane in planes(slot):
+                plane.copy_(quantise(plane, self.scheme))
         return copied
+
+    def reaches(self, model: TransformerBridge) -> float:
+        return share(model, matrices(model))
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt]:
         yield Attempt(self._rounded(model), given.questions(), self.scheme)
@@ -62,15 +67,20 @@ def below_bin(before: TransformerBridge, after: TransformerBridge, scheme: str) 
     compare(before, after)
     rows, counts = [], []
     for old, new in zip(matrices(before), matrices(after), strict=True):
-        a, b = (slot.tensor.movedim(slot.features, -1) for slot in (old, new))
-        moved = a != b
-        small = moved & ((b - a).abs() < bin_width(a, scheme) / 2)
-        same = moved & (codes(a, scheme) == codes(b, scheme))
-        counts.append([a.numel(), *(int(part.sum()) for part in (moved, small, same))])
+        found = [_counted(a, b, scheme) for a, b in zip(planes(old), planes(new), strict=True)]
+        counts.append([sum(column) for column in zip(*found, strict=True)])
         rows.append({"name": old.name, "path": old.path, "layer": old.layer, "role": "+".join(old.roles)})
     rows.append({"name": "all", "path": "", "layer": -1, "role": ""})
     counts.append([sum(column) for column in zip(*counts, strict=True)])
     return pd.DataFrame([row | _shares(*count) for row, count in zip(rows, counts, strict=True)])
+
+
+def _counted(a: Float[Tensor, "output input"], b: Float[Tensor, "output input"], scheme: str) -> list[int]:
+    """Elements; how many moved; of these, how many by less than half a bin; how many to the same level."""
+    moved = a != b
+    small = moved & ((b - a).abs() < bin_width(a, scheme) / 2)
+    same = moved & (codes(a, scheme) == codes(b, scheme))
+    return [a.numel(), *(int(part.sum()) for part in (moved, small, same))]
 
 
 def _shares(elements: int, moved: int, small: int, same: int) -> dict[str, int | float]:

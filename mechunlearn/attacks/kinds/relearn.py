@@ -16,17 +16,18 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import NotFiniteError, UserError
 from ...facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
-from ...models import clone
+from ...models import Slot, clone, hf, slots
 from ...models.forward import scored_logits
-from ...models.lora import lora
-from ...sites import resolve
+from ...models.lora import linear_maps, lora
 from ...training import Phase, Settings, Trainer, borrowed
 from ..base import Attack, Attempt, Broken, Given
+from ..weights import share
 
 DATA = ("folds", "near", "far", "text")
 FORMS = ("text", "choice")
 SUBSETS = ("all_but_one", "one", "every")
 TRAINABLE = ("everything", "mlp", "lora")
+MLPS = ({"mlp_keys", "expert_keys"}, {"value_vectors", "expert_value_vectors"})  # roles of what "mlp" trains
 OPTIONS = 4  # to choose from
 
 
@@ -181,8 +182,23 @@ class Relearn(Attack):
             with lora(model, self.rank, self.rank, seed=seed) as parameters:
                 yield parameters
         else:
-            sites = ["everything"] if self.trainable == "everything" else ["mlp_keys", "value_vectors"]
-            yield [slot.tensor for site in sites for slot in resolve(site, model).slots]
+            yield [slot.tensor for slot in self._slots(model)]
+
+    def reaches(self, model: TransformerBridge) -> float:
+        return share(model, self._slots(model))
+
+    def _slots(self, model: TransformerBridge) -> list[Slot]:
+        """The parameters that are trained, or beside which adapters are."""
+        if self.trainable == "everything":
+            return list(slots(model))
+        if self.trainable == "lora":
+            linear = set(linear_maps(model))
+            return [slot for slot in slots(model) if slot.name.removesuffix(".weight") in linear]
+        every = slots(model)
+        found = [slot for roles in MLPS for slot in every if slot.layer >= 0 and set(slot.roles) & roles]
+        if not found:
+            raise UserError(f"relearn: {type(hf(model)).__name__} has no MLPs; give trainable='everything' or 'lora'")
+        return found
 
 
 def _as_choice(fact: Fact, seed: int) -> Fact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,10 @@ class AttackWords:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> AttackWords:
-        """Of the frame of attacks, and of what could not be run."""
+    def of(
+        cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()
+    ) -> AttackWords:
+        """Of the frame of attacks, of what could not be run, and of what the run itself wants to be minded."""
         summary = by_setting(frame)
         best = _strongest(frame, summary)
         everyone = not best["helped"]
@@ -42,6 +44,7 @@ class AttackWords:
                 *_not_understood(summary),
                 *_ended_early(frame),
                 *_not_tested(left_out or {}),
+                *(f"{note[:1].upper()}{note[1:]}." for note in notes),
             ),
         )
 
@@ -73,7 +76,7 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
         name=run.name,
         anchor=anchor,
         models=_models(run.run["about"]),
-        words=AttackWords.of(run.frame, left_out),
+        words=AttackWords.of(run.frame, left_out, run.run["about"].get("notes", ())),
         over=resampled(summary),
         figures=figures,
         table=_table(summary),
@@ -89,11 +92,11 @@ def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
     return found.astype({"helped": bool})
 
 
-def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None) -> str:
+def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()) -> str:
     """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
     summary = by_setting(frame)
     table = _table(summary)
-    words = AttackWords.of(frame, left_out)
+    words = AttackWords.of(frame, left_out, notes)
     minds = [f"Mind: {warning}" for warning in words.warnings]
     brackets = f"Brackets: 95 % intervals over {resampled(summary)}."
     return "\n".join(

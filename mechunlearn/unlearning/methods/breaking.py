@@ -63,7 +63,9 @@ class Breaking(Method):
 
     def trained(self, model: TransformerBridge) -> tuple[str, ...]:
         last = span(self.blocks, model.cfg.n_layers)[-1]
-        return parameters_in(model, range(last + 1), ["mlp_keys", "value_vectors"])
+        return parameters_in(
+            model, range(last + 1), ["mlp_keys", "value_vectors", "expert_keys", "expert_value_vectors"]
+        )
 
     def _hooks(self, layers: range) -> list[str]:
         if self.where == "mlp_output":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...errors import UserError
+from ...models import slots
 from ...training import Phase, Settings
 from ..collapse.collapser import TokenCollapser, WeightCollapser
 from ..collapse.subspace import COLLAPSES
@@ -99,8 +100,18 @@ class CIR(Method):
     def rolls_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return not self.faithful
 
-    def trained(self, model: TransformerBridge) -> tuple[str, ...]:  # noqa: ARG002
-        """Gate, up and down projection of every block."""
+    def trained(self, model: TransformerBridge) -> tuple[str, ...]:
+        """Gate, up and down projection of every block.
+
+        Raises:
+            UserError: an MLP is a mixture of experts, each of which sees some of the tokens only.
+        """
+        mixed = sorted({slot.layer for slot in slots(model) if "expert_value_vectors" in slot.roles})
+        if mixed:
+            raise UserError(
+                f"{self.name}: the MLPs of blocks {mixed} are mixtures of experts, whose gradients are no sums over "
+                "all tokens; name linear maps to train instead (trainable=['attention'], say)"
+            )
         return (r"^blocks\.\d+\.mlp\.(gate|in|out)\.weight$",)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:

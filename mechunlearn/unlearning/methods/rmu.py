@@ -92,7 +92,7 @@ class RMU(Method):
 
     def trained(self, model: TransformerBridge) -> tuple[str, ...]:
         last = block(self.layer, model.cfg.n_layers)
-        return parameters_in(model, range(max(0, last - 2), last + 1), ["value_vectors"])
+        return parameters_in(model, range(max(0, last - 2), last + 1), ["value_vectors", "expert_value_vectors"])
 
     def directions(self, fold: Int[Tensor, " fact"], width: int, seed: int) -> Float[Tensor, "fact width"]:
         """u of each fact, drawn with `seed`; facts without a fold share the first of all draws with "shared".
