@@ -17,7 +17,7 @@ from ..errors import UserError
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
 from .opening import open_checkpoint, open_tokenizer
-from .wrapping import wrap
+from .wrapping import unwrapped, wrap
 
 Source = str | Path | nn.Module
 """What every verb takes for a model; see `load`."""
@@ -133,7 +133,7 @@ def _module(source: nn.Module, wanted: Placement, tokenizer: PreTrainedTokenizer
     refuse_adapters(source, "load(…, merge=True) puts them into the weights of a copy")
     # The tensors stay the caller's; the modules around them are ours, so that hooks, flags and names are not theirs.
     shared = {} if not wanted.holds(source) else {id(t): t for t in (*source.parameters(), *source.buffers())}
-    module = wanted.put(copy.deepcopy(source, shared))
+    module = wanted.put(unwrapped(copy.deepcopy(source, shared)))
     module.set_attn_implementation("eager")
     return wrap(module.eval(), tokenizer or _read_with(source), type(source).__name__)
 

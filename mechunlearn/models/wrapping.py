@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -39,6 +43,15 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
         raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
     check_wrapped(name, module, plain)
     return bridge.eval()
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module without the parts of a bridge in it, in place: those of a copy point to the bridge copied from."""
+    for name, child in list(module.named_children()):
+        while isinstance(child, GeneralizedComponent):
+            child = cast(nn.Module, child.original_component)
+        setattr(module, name, unwrapped(child))
+    return module
 
 
 class quiet_loading:  # noqa: N801 - used as a statement, like contextlib.suppress

@@ -18,7 +18,7 @@ from mechunlearn.facts import tokenize
 from mechunlearn.models import clone, compare, conformance, hf, load, matched, save, slots
 from mechunlearn.unlearning import NPO, unlearn
 
-from ..architectures import tiny
+from ..architectures import CONFIGS, ODD, tiny
 from ..pairs import word_level
 
 WORDS = [f"w{i}" for i in range(3, 96)]
@@ -353,3 +353,19 @@ def test_a_copy_never_holds_a_third_model(words, monkeypatch):
     monkeypatch.undo()
     assert 0.9 * own <= max(most) <= 1.1 * own
     assert torch.equal(logits(twin), logits(model))
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *ODD])
+def test_a_module_out_of_a_bridge_is_loaded_without_that_bridge(name):
+    """A copy of the bridge's parts would point to the first bridge, which may be gone by the time it is asked."""
+    plain = tiny(name)
+    expected = logits(plain)
+    first = load(plain)
+    again = load(hf(first))
+    assert [slot.name for slot in slots(again)] == [slot.name for slot in slots(first)]
+    assert [part for part, _ in hf(again).named_modules()] == [part for part, _ in hf(first).named_modules()]
+    del first
+    gc.collect()
+    torch.testing.assert_close(logits(again), expected, rtol=1e-4, atol=1e-4)
+    _, cache = again.run_with_cache(IDS, names_filter="blocks.1.hook_resid_pre")
+    assert cache["blocks.1.hook_resid_pre"].shape[:2] == IDS.shape
