@@ -70,8 +70,9 @@ def show(result: Dissection, metric: str) -> None:
     from ..showing import plain
 
     summary, notes = result.summary(), result.about.get("notes", ())
-    words = Words.of(summary, controls=result.controls, facts=result.facts, metric=metric, notes=notes)
-    typer.echo(plain(strongest(summary, metric)))
+    frames = {"controls": result.controls, "facts": result.facts, "answers": result.answers}
+    words = Words.of(summary, **frames, metric=metric, notes=notes)
+    typer.echo(plain(strongest(summary, metric, result.answers)))
     typer.echo(f"\n{words.headline}")
     for warning in words.warnings:
         typer.echo(f"Mind: {warning}")

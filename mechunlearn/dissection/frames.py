@@ -68,6 +68,8 @@ class Measured:
         table |= {f"{name}_answer": [self._words(answer) for answer in said[name]] for name in said}
         table |= {f"{name}_logprob": self._table("logprob", [models[name]])[0].astype(float) for name in said}
         table |= {f"{name}_correct": self._right(said[name]) for name in said}
+        table |= {f"{name}_probability": self._probability(self._table("logprob", [models[name]])[0]) for name in said}
+        table |= {f"{name}_rank": self._table("rank", [models[name]])[0].astype(float) for name in said}
         return pd.DataFrame(table)
 
     def answers(self) -> pd.DataFrame:
@@ -86,6 +88,8 @@ class Measured:
             | {
                 "answer": pd.Categorical([self._words(answer) for answers in said for answer in answers]),
                 "correct": np.array([self._right(answers) for answers in said.T], dtype=bool).T.ravel(),
+                "probability": self._probability(self._table("logprob", whole)).T.ravel(),
+                "rank": self._table("rank", whole).astype(float).T.ravel(),
             }
         )
 
@@ -140,6 +144,10 @@ class Measured:
     def _right(self, answers: Iterable[Any]) -> list[bool]:
         """Of each question's answer, whether it is the expected one, every token."""
         return [tuple(answer) == right for answer, right in zip(answers, self._expected, strict=True)]
+
+    def _probability(self, logprob: np.ndarray) -> np.ndarray:
+        """Of an answer token: the geometric mean over the answer; the last axis runs over the questions."""
+        return np.exp(logprob.astype(float) / np.array([len(tokens) for tokens in self._expected]))
 
     def _words(self, answer: Iterable[Any]) -> str:
         key = tuple(int(token) for token in answer)

@@ -156,14 +156,29 @@ def distances(
     reference: Reference, logits: Float[Tensor, "patch scored vocab"]
 ) -> dict[str, Float[Tensor, "patch fact"]]:
     """Every distance of every patch and fact."""
-    pair = Pair(reference, logits)
+    return compared(Pair(reference, logits))
+
+
+def compared(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
+    """Every distance of every patch and fact of the pair."""
     return {name: metric.distance(pair) for name, metric in METRICS.items()}
 
 
-def answer_logprob(reference: Reference, logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, " fact"]:
-    """Log-probability of each fact's answer, summed over its tokens, nats."""
-    pair = Pair(reference, logits[None])
-    return pair.over_answer(pair.at_target(pair.patched_log))[0]
+def of_answer(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
+    """What the patched model gives the answer itself: `logprob`, summed over its tokens (nats), and `rank`.
+
+    The rank is the mean over the answer's tokens of the right token's place (1 = most probable); equal logits share
+    the mean of their places.
+    """
+    at = pair.reference.predicts
+    logits, targets = pair.patched[:, at], pair.reference.targets[at]
+    right = logits.gather(-1, rearrange(targets, "scored -> 1 scored 1").expand(len(logits), -1, 1))
+    places = (logits > right).sum(-1).double() + ((logits == right).sum(-1) + 1).double() / 2
+    ranks = torch.zeros_like(pair.patched[..., 0])
+    ranks[:, at] = places
+    count = pair.over_answer(torch.ones_like(ranks[:1])).clamp(min=1)
+    logprob = pair.over_answer(pair.at_target(pair.patched_log))
+    return {"logprob": logprob, "rank": pair.over_answer(ranks) / count}
 
 
 def rounding(reference: Reference, dtype: torch.dtype) -> dict[str, float]:

@@ -121,6 +121,15 @@ def name(site: str) -> str:
     return known.get(site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV"))
 
 
+def answered(answers: pd.DataFrame, found: Iterable[Peak]) -> dict[str, float]:
+    """The share of facts answered right under the patch at each site's peak."""
+    if answers.empty:
+        return {}
+    shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
+    places = {peak.site: (peak.site, peak.first_layer, peak.last_layer) for peak in found}
+    return {site: float(shares[place]) for site, place in places.items() if place in shares.index}
+
+
 def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataFrame:
     """The peaks as a table of texts; `answered`: the share of facts answered right under each site's best patch."""
     rows = []
@@ -140,15 +149,18 @@ def peak_table(found: Iterable[Peak], answered: Mapping[str, float]) -> pd.DataF
     return pd.DataFrame(rows, columns=PEAK_COLUMNS)
 
 
-def strongest(summary: pd.DataFrame, metric: str = PAPER_METRIC) -> pd.DataFrame:
+def strongest(summary: pd.DataFrame, metric: str = PAPER_METRIC, answers: pd.DataFrame | None = None) -> pd.DataFrame:
     """What a dissection shows of itself: the peak of every site; of maps, each site's best layer and position.
 
-    Of two directions the first.
+    Of two directions the first. With the dissection's `answers`, beside each peak how many facts are answered right
+    under that patch.
     """
     rows = summary[(summary["metric"] == metric) & (summary["direction"] == summary["direction"].iloc[0])]
     whole = rows[rows["position"].isna()]
     if len(whole):
-        return peak_table(peaks(whole), {}).drop(columns=["answered right", "ratio of means there"])
+        found = peaks(whole)
+        table = peak_table(found, {} if answers is None else answered(answers, found))
+        return table.drop(columns=["ratio of means there", *(["answered right"] if answers is None else [])])
     best = rows.sort_values("mean_of_ratios", ascending=False, kind="stable").drop_duplicates("site")
     return pd.DataFrame(
         {

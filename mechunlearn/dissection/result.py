@@ -37,9 +37,10 @@ class Dissection:
             passed`.
         facts: per question what either model says: `fact, question, subject, prompt, answer, before_answer,
             after_answer` (most probable token at each predicting position, the answer so far given),
-            `before_logprob, after_logprob` (of the answer, nats), `before_correct, after_correct`.
+            `before_logprob, after_logprob` (of the answer, nats), `before_correct, after_correct`, and of either the
+            `…_probability` of an answer token (geometric mean) and the right tokens' mean `…_rank` (1 = top).
         answers: what the recipient says to each question under every patch, likewise read: `fact, question, subject,
-            site, direction, first_layer, last_layer, answer, correct`.
+            site, direction, first_layer, last_layer, answer, correct, probability, rank`.
         about: models, settings, noise floor, versions.
     """
 
@@ -99,11 +100,11 @@ class Dissection:
 
     def __str__(self) -> str:
         summary = self.summary()
-        return f"{self._told(summary)}\n\n{plain(strongest(summary))}"
+        return f"{self._told(summary)}\n\n{plain(strongest(summary, answers=self.answers))}"
 
     def _repr_html_(self) -> str:
         summary = self.summary()
-        return shown(self._told(summary), strongest(summary))
+        return shown(self._told(summary), strongest(summary, answers=self.answers))
 
     def _told(self, summary: pd.DataFrame) -> str:
         controls = self.controls["passed"].dropna()

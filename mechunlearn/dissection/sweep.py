@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Tokens, paper_positions
 from ..runs import RunFolder
-from .metrics import METRICS, Reference, answer_logprob, distances, rounding
+from .metrics import METRICS, Pair, Reference, compared, distances, of_answer, rounding
 from .patches import Passes, Patch, Patcher
 from .positions import Where, chosen as checked_positions, mask
 
@@ -88,53 +88,52 @@ class Sweep:
         Returns:
             One row a patch and fact: `patch` (its number, or `DONOR`, or `PLAIN`: the recipient as it is), `question`
             (its id), a column a metric (the distance to the donor), `said` (the most probable token at each predicting
-            position; None for patches of one position), `logprob` of the answer (nats; of the donor and the recipient
-            alone), and `noise:…`, how far the computation itself moved each metric in this batch.
+            position; None for patches of one position), `logprob` (nats) and `rank` of the answer
+            (`metrics.of_answer`), and `noise:…`, how far the computation itself moved each metric in this batch.
         """
         passes, reference = self.record(tokens.to(next(self.recipient.parameters()).device))
         # A patch that cannot change a bit is not run: it is as the recipient. One row more, the last, is the recipient.
         rows = len(self.chosen) + 1
-        measured = {name: value.repeat(rows, 1) for name, value in distances(reference, passes.plain[None]).items()}
+        plain = Pair(reference, passes.plain[None])
+        measured = {name: value.repeat(rows, 1) for name, value in (compared(plain) | of_answer(plain)).items()}
         said = passes.plain[reference.predicts].argmax(-1).repeat(rows, 1)
         noise = rounding(reference, passes.plain.dtype)
-        logprob = torch.stack([answer_logprob(reference, logits) for logits in (passes.plain, passes.reference)])
         for numbers, logits, control in self.patched(passes):
             step = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
             for some, part in zip(torch.tensor(numbers).split(step), logits.split(step), strict=True):
-                for name, value in distances(reference, part).items():
+                pair = Pair(reference, part)
+                for name, value in (compared(pair) | of_answer(pair)).items():
                     measured[name][some] = value
                 said[some] = part[:, reference.predicts].argmax(-1)
             if control is not None:  # nothing was patched there: what it moved is noise
                 moved = distances(reference.of_first_fact(passes.plain), control[None])
                 noise = {name: max(noise[name], float(value)) for name, value in moved.items()}
             progress(len(numbers))
+        donor = Pair(reference, passes.reference[None])
+        of_donor = {name: torch.zeros_like(value[:1]) for name, value in measured.items()} | of_answer(donor)
+        measured = {name: torch.cat([value, of_donor[name]]) for name, value in measured.items()}
         says = passes.reference[reference.predicts].argmax(-1)
         rows = reference.facts[reference.predicts]
-        return self._frame(tokens, rows, measured, torch.cat([said, says[None]]), logprob, noise)
+        return self._frame(tokens, rows, measured, torch.cat([said, says[None]]), noise)
 
     def _frame(
         self,
         tokens: Tokens,
         rows: Int[Tensor, " predicting"],
-        measured: dict[str, Float[Tensor, "patch fact"]],
+        measured: dict[str, Float[Tensor, "patch_and_donor fact"]],
         said: Int[Tensor, "patch_and_donor predicting"],
-        logprob: Float[Tensor, "2 fact"],
         noise: dict[str, float],
     ) -> pd.DataFrame:
         numbers = [*range(len(self.chosen)), PLAIN, DONOR]
         ends = torch.bincount(rows, minlength=len(tokens)).cumsum(0)[:-1].tolist()
         told = np.split(said.cpu().numpy().astype(np.int32), ends, axis=1)
         aside = [number >= 0 and self.chosen[number].position is not None for number in numbers]
-        likely = np.full((len(numbers), len(tokens)), np.nan)
-        likely[-2:] = logprob.cpu().numpy()
-        found = {name: torch.cat([value, torch.zeros_like(value[:1])]) for name, value in measured.items()}
         return pd.DataFrame(
             {
                 "patch": np.repeat(numbers, len(tokens)),
                 "question": np.tile(np.asarray(tokens.fact_ids, dtype=object), len(numbers)),
-                **{name: value.cpu().numpy().ravel() for name, value in found.items()},
+                **{name: value.cpu().numpy().ravel() for name, value in measured.items()},
                 "said": [None if aside[n] else fact[n].tolist() for n in range(len(numbers)) for fact in told],
-                "logprob": likely.ravel(),
                 **{f"noise:{name}": noise[name] for name in METRICS},
             }
         )

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ..dissection.metrics import PAPER_METRIC
+from ..dissection.metrics import METRICS, PAPER_METRIC
 from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
+from ..dissection.said import PLACE, Said, said_under
 from .fact_table import counted
+from .put_back import counts, likely, on_states
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
-# and whole blocks hold every weight of a layer: that these restore the answer says little.
+# and whole blocks hold every weight of a layer: that these restore predictions says little.
 STATES = ("mlp_coefficients+attention_output", "mlp_coefficients", "attention_output")
 WHOLE = ("everything", "block", "residual")
 MAPPED = (
-    "A map of single positions: the figure shows at which layer and token one patch moves the answer towards the "
+    "A map of single positions: the figure shows at which layer and token one patch moves the predictions towards the "
     "donor's. Windows over all positions, on which a verdict would rest, were not measured here."
 )
 LIMITS = (
-    "A patched state already holds everything the donor computed upstream. Its recovery shows where the "
-    "answer can be put back in, not which weights changed, nor that the recipient could still compute it by "
+    "A recovered share of a distance is not the answer: what is left of a distance of many nats can still hide it. "
+    "Whether the answer is back is read from what is answered, its rank and its probability.",
+    "A patched state already holds everything the donor computed upstream. Its recovery shows where the donor's "
+    "predictions can be put back in, not which weights changed, nor that the recipient could still compute them by "
     "itself.",
     "Restored parameters run on the recipient's own activations, which may be far from what they were "
     "trained on. The curves of states and of parameters answer different questions and are not to be ranked "
     "against each other.",
-    "Weights that would undo the change are not unique: a site that restores the answer is a sufficient "
+    "Weights that would undo the change are not unique: a site that restores the predictions is a sufficient "
     "place to intervene, not the only one, and not proof that the knowledge is stored there.",
     "The answer is read by feeding the expected answer itself (teacher forcing), so every model sees its "
     "beginning; behaviour when the model writes freely may differ.",
@@ -55,12 +59,14 @@ class Words:
         *,
         controls: pd.DataFrame | None = None,
         facts: pd.DataFrame | None = None,
+        answers: pd.DataFrame | None = None,
         metric: str = PAPER_METRIC,
         notes: Iterable[str] = (),
     ) -> Words:
         """Judge the direction before->after where `summary` has it, else the only other one.
 
-        `notes` is what the run itself wants to be minded.
+        `facts` and `answers` are the dissection's frames: without them nothing is said about answers. `notes` is what
+        the run itself wants to be minded.
         """
         doubts = (*_control_warnings(controls), *_behaviour_warnings(facts), *(f"{_capital(n)}." for n in notes))
         rows = summary[(summary["metric"] == metric) & summary["position"].isna()]
@@ -70,19 +76,51 @@ class Words:
         found = restored or injected
         if not found:
             return cls(MAPPED, tuple(_behaviour(facts)), doubts, ())
+        told = Told(facts, answers, METRICS[metric].words if metric in METRICS else metric)
+        direction = "before->after" if restored else "after->before"
         return cls(
-            headline=_headline(restored) if restored else _headline_reversed(injected),
+            headline=_headline(restored, told) if restored else _headline_reversed(injected, told),
             evidence=(
                 *_behaviour(facts),
-                *_evidence(found, "before->after" if restored else "after->before"),
-                *([_headline_reversed(injected)] if restored and injected else []),
+                *_evidence(found, direction, told),
+                *([_headline_reversed(injected, told)] if restored and injected else []),
             ),
             warnings=(*doubts, *_warnings(found)),
             peaks=found,
         )
 
 
-def _headline(found: tuple[Peak, ...]) -> str:
+@dataclass(frozen=True)
+class Told:
+    """What the dissection tells of answers, and what its distance is called."""
+
+    facts: pd.DataFrame | None
+    answers: pd.DataFrame | None
+    distance: str
+
+    def under(self, peak: Peak, direction: str = "before->after") -> Said | None:
+        """What is answered under the patch at this peak."""
+        if self.facts is None or self.answers is None or not peak.defined:
+            return None
+        return said_under(self.facts, self.answers, peak.site, peak.first_layer, peak.last_layer, direction)
+
+    def most(self, states: list[Peak]) -> tuple[Peak, Said] | None:
+        """The patch of these sites under which most is answered right, of those that leave a layer out."""
+        if self.facts is None or self.answers is None:
+            return None
+        sites = {peak.site: peak for peak in states}
+        rows = self.answers[(self.answers["direction"] == "before->after") & self.answers["site"].isin(list(sites))]
+        if rows.empty:
+            return None
+        parts = rows[(rows["first_layer"] > 0) | (rows["last_layer"] < rows["last_layer"].max())]
+        shares = (parts if len(parts) else rows).groupby(PLACE, observed=True)["correct"].mean()
+        site, _, first, last = shares.index[int(shares.to_numpy().argmax())]
+        peak = replace(sites[str(site)], first_layer=int(first), last_layer=int(last))
+        said = self.under(peak)
+        return None if said is None else (peak, said)
+
+
+def _headline(found: tuple[Peak, ...], told: Told) -> str:
     defined = [peak for peak in found if peak.defined]
     if not defined:
         return (
@@ -92,58 +130,36 @@ def _headline(found: tuple[Peak, ...]) -> str:
     states = [peak for peak in defined if peak.kind == "activation" and peak.site not in WHOLE]
     named = [peak for peak in states if peak.site in STATES]
     parameters = [peak for peak in defined if peak.kind == "parameters" and peak.site not in WHOLE]
-    sentences = [_on_states(named or states), *_on_parameters(parameters, found)]
+    of_states = on_states(named or states, told.distance, told.under, told.most(named or states)) if states else ""
+    sentences = [of_states, *_on_parameters(parameters, found, told)]
     return " ".join(filter(None, sentences)) or (
         f"Only {', '.join(name(peak.site) for peak in defined)} was tried, which holds too much to point anywhere."
     )
 
 
-def _on_states(states: list[Peak]) -> str:
-    if not states:
-        return ""
-    best = max(states, key=lambda peak: peak.value)
-    if best.value < PART:
-        text = (
-            f"No patched state brings back more than {decimal(best.value)} of the change in any window "
-            f"({name(best.site)}{_in(best)})"
-        )
-        everywhere = [peak for peak in states if peak.all_layers is not None and peak.all_layers >= PART]
-        if not everywhere:
-            return f"{text}."
-        most = max(everywhere, key=lambda peak: peak.all_layers or 0.0)
-        return (
-            f"{text} that leaves layers out; {name(most.site)} in all layers at once bring back "
-            f"{decimal(most.all_layers or 0.0)}: the change is spread over more layers than a window holds."
-        )
-    return (
-        f"The answer can be put back: {amount(best.value)} of it returns ({decimal(best.value)}) when the "
-        f"after model is given the before model's {name(best.site)} in {best.where}."
-    )
-
-
-def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...]) -> list[str]:
+def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...], told: Told) -> list[str]:
     sentences = []
     values = next((peak for peak in parameters if peak.site == "value_vectors"), None)
     coefficients = next((peak for peak in found if peak.site == "mlp_coefficients" and peak.defined), None)
     if values is not None and _is_flat(values):
-        text = "Restoring the value vectors brings back next to nothing in any window"
-        if coefficients is not None and coefficients.value >= MUCH:
+        text = "Restoring the value vectors undoes next to nothing of the change in any window"
+        said = None if coefficients is None else told.under(coefficients)
+        if coefficients is not None and said is not None and (said.returned or 0.0) >= MUCH:
             text += (
-                ", while the after model's own value vectors still turn the before model's coefficients "
-                "into the answer: what they store was left in place, and what changed is which of it is "
-                "called up"
+                f", while the after model's own value vectors turn the before model's coefficients into the answer "
+                f"({counts(said)}): what they store was left in place, and what changed is which of it is called up"
             )
         sentences.append(text + ".")
     elif values is not None and values.value < PART:
         sentences.append(
-            f"Restoring the value vectors brings back {amount(values.value)} "
+            f"Restoring the value vectors undoes {amount(values.value)} of the change "
             f"(at most {decimal(values.value)}{_in(values)}, {decimal(values.lowest)} in the worst window)."
         )
     best = max(parameters, key=lambda peak: peak.value, default=None)
     if best is not None and best.value >= PART:
         sentences.append(
             f"Among parameters, restoring {name(best.site)}{_in(best)} alone undoes {amount(best.value)} of "
-            f"the change ({decimal(best.value)})."
+            f"the change ({decimal(best.value)}{_answered(told.under(best))})."
         )
     elif best is not None and (len(parameters) > 1 or not sentences):
         sentences.append(
@@ -157,14 +173,19 @@ def _in(peak: Peak) -> str:
     return "" if peak.first_layer < 0 else f" in {peak.where}"
 
 
-def _headline_reversed(found: tuple[Peak, ...]) -> str:
+def _answered(said: Said | None) -> str:
+    return "" if said is None else f"; answered {counts(said)}"
+
+
+def _headline_reversed(found: tuple[Peak, ...], told: Told) -> str:
     defined = [peak for peak in found if peak.defined]
     if not defined:
-        return _headline(found)
+        return _headline(found, told)
     best = max(defined, key=lambda peak: peak.value)
     return (
         f"The damage can be carried over: given the after model's {name(best.site)}{_in(best)}, the before "
-        f"model takes on {amount(best.value)} of the change ({decimal(best.value)})."
+        f"model takes on {amount(best.value)} of the change ({decimal(best.value)}"
+        f"{_answered(told.under(best, 'after->before'))})."
     )
 
 
@@ -172,7 +193,7 @@ def _is_flat(peak: Peak) -> bool:
     return abs(peak.value) <= NOTHING and abs(peak.lowest) <= NOTHING
 
 
-def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
+def _evidence(found: tuple[Peak, ...], direction: str, told: Told) -> list[str]:
     donor, recipient = direction.split("->")
     sentences = []
     for peak in found:
@@ -182,16 +203,17 @@ def _evidence(found: tuple[Peak, ...], direction: str) -> list[str]:
             continue
         place = _in(peak)
         text = f"{name(peak.site)}: {what} the {donor} model's{place} recovers "
-        text += decimal(peak.value) + _interval(peak)
+        text += f"{decimal(peak.value)}{_interval(peak)} of the {told.distance}"
         if peak.all_layers is not None and place:
             text += f", {decimal(peak.all_layers)} in all layers at once"
             if peak.site == STATES[0]:
                 text += " (what that lacks to 1 is due to value vectors, embedding, final norm and unembedding)"
         if peak.lowest < -NOTHING:
             text += f"; in its worst window it moves away from the {donor} model ({decimal(peak.lowest)})"
-        sentences.append(text + ".")
+        said = told.under(peak, direction)
+        sentences.append(f"{text}{'' if said is None else f'; answered {counts(said)}{likely(said)}'}.")
     if found and recipient == "before":
-        sentences.append("Here 1 means the before model answers like the after model, 0 means it is unchanged.")
+        sentences.append("Here 1 means the before model predicts what the after model does, 0 means it is unchanged.")
     return [_capital(sentence) for sentence in sentences]
 
 

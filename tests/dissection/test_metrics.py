@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mechunlearn.dissection.metrics import Reference, answer_logprob, distances, rounding
+from mechunlearn.dissection.metrics import Pair, Reference, distances, of_answer, rounding
 
 
 def log_softmax(z):
@@ -76,7 +76,20 @@ def test_answer_logprob_is_summed_over_the_answer():
     for row in range(len(reference.facts)):
         if reference.predicts[row]:
             expected[reference.facts[row]] += reference.logits[row].log_softmax(-1)[reference.targets[row]]
-    torch.testing.assert_close(answer_logprob(reference, reference.logits), expected)
+    found = of_answer(Pair(reference, reference.logits[None]))
+    torch.testing.assert_close(found["logprob"][0], expected)
+
+
+def test_the_rank_is_the_place_of_the_right_token():
+    reference, patched = case(2, 3, 11, 1.0)
+    ranks = of_answer(Pair(reference, patched))["rank"]
+    for patch, logits in enumerate(patched):
+        for fact in range(3):
+            rows = [r for r in range(len(reference.facts)) if reference.facts[r] == fact and reference.predicts[r]]
+            places = [1 + int((logits[r] > logits[r, reference.targets[r]]).sum()) for r in rows]
+            assert float(ranks[patch, fact]) == pytest.approx(np.mean(places))
+    flat = of_answer(Pair(reference, torch.zeros_like(patched)))["rank"]
+    assert float(flat.min()) == float(flat.max()) == 6  # the middle of eleven equal ones
 
 
 def test_rounding_grows_with_the_logits_and_shrinks_with_precision():

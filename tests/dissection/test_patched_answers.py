@@ -1,9 +1,12 @@
 """What the recipient says under every patch, against TransformerLens' own hooks and against both models as they are."""
 
+import numpy as np
 import pytest
 import torch
 
 from mechunlearn.dissection import Dissection, dissect
+from mechunlearn.dissection.said import said_under, summarise_said
+from mechunlearn.evaluation import score_answers
 from mechunlearn.facts import Fact, Facts, tokenize
 from mechunlearn.models import load
 
@@ -61,11 +64,42 @@ def under(result, site, first, last):
 def test_one_row_a_fact_and_patch(result, facts):
     assert list(result.answers.columns) == [
         "fact", "question", "subject", "site", "direction", "first_layer", "last_layer", "answer", "correct",
+        "probability", "rank",
     ]  # fmt: skip
     patches = result.frame[["site", "first_layer", "last_layer"]].drop_duplicates()
     assert len(result.answers) == len(patches) * len(facts)
     assert not result.answers.duplicated(["fact", "site", "first_layer", "last_layer"]).any()
     assert list(result.answers["fact"].unique()) == [fact.id for fact in facts]
+
+
+def test_probability_and_rank_are_those_of_the_models_themselves(result, pair, facts):
+    """Everything restored is the model before, the equal embedding put back is the model after, by another path."""
+    for model, which, site in ((pair[0], "before", "everything"), (pair[1], "after", "embedding")):
+        scores = score_answers(model, tokenize(facts, model.tokenizer))
+        own = result.facts.set_index("fact").loc[[fact.id for fact in facts]]
+        rows = result.answers[result.answers["site"] == site].set_index("fact").loc[[fact.id for fact in facts]]
+        for found in (own[f"{which}_probability"], rows["probability"]):
+            np.testing.assert_allclose(found, scores.mean_logprob.double().exp(), rtol=1e-4)
+        for found in (own[f"{which}_rank"], rows["rank"]):
+            np.testing.assert_allclose(found, scores.rank, rtol=1e-6)
+
+
+def test_what_is_said_of_one_patch_is_counted_over_facts(result):
+    place = ("mlp_coefficients", 0, 2)
+    rows = result.answers.query("site == @place[0] and first_layer == @place[1] and last_layer == @place[2]")
+    if rows.empty:
+        first, last = result.answers.query("site == @place[0]")[["first_layer", "last_layer"]].iloc[0]
+        place = (place[0], int(first), int(last))
+        rows = result.answers.query("site == @place[0] and first_layer == @place[1] and last_layer == @place[2]")
+    found = said_under(result.facts, result.answers, *place, "before->after")
+    assert found.right == rows["correct"].mean() and found.low <= found.right <= found.high
+    assert found.before == result.facts["before_correct"].mean()
+    assert found.probability[2] == pytest.approx(rows["probability"].mean())
+    assert found.returned == pytest.approx((found.right - found.after) / (found.before - found.after))
+    assert said_under(result.facts, result.answers, "no such site", 0, 0, "before->after") is None
+    curve = summarise_said(result.answers)
+    same = curve.query("site == @place[0] and first_layer == @place[1] and last_layer == @place[2]")
+    assert same["mean_of_ratios"].item() == found.right and same["mean_low"].item() == found.low
 
 
 def test_everything_says_what_before_says_and_nothing_what_after_says(result, pair, facts):

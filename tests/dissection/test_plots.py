@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from mechunlearn.dissection.plotting.maps import plot_positions
-from mechunlearn.dissection.plotting.recovery import plot_recovery, window_families
+from mechunlearn.dissection.plotting.recovery import plot_answered, plot_recovery, window_families
 from mechunlearn.dissection.plotting.styles import style
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
@@ -166,3 +166,20 @@ def test_it_is_said_what_intervals_are_over() -> None:
     frame["subject"] = (frame["fact"].astype(int) // 2).astype(str)
     figure = plot_recovery(frame)
     assert figure.layout.title.subtitle.text.endswith("95 % intervals over 3 subjects")  # the fourth is undefined
+
+
+def test_answered_right_is_drawn_beside_both_models() -> None:
+    table = synthetic.frame(12)
+    answers, facts = synthetic.answers(table), synthetic.facts(12)
+    figure = plot_answered(answers.assign(kind="activation"), facts)
+    assert figure.layout.title.text == "Answered right by layer" and "n = 12 facts" in figure.layout.title.subtitle.text
+    words = [note.text for note in figure.layout.annotations]
+    assert "before: 100%" in words and "after: 8%" in words
+    lines = [trace for trace in figure.data if trace.mode and "lines" in trace.mode and trace.hovertemplate]
+    assert lines and all(
+        "answered right" in trace.hovertemplate and "recovery" not in trace.hovertemplate for trace in lines
+    )
+    site = answers["site"].iloc[0]
+    shares = answers[answers["site"] == site].groupby(["first_layer", "last_layer"])["correct"].mean()
+    drawn = {round(float(y), 6) for trace in figure.data if trace.y is not None for y in trace.y if y is not None}
+    assert {round(float(share), 6) for share in shares} <= drawn

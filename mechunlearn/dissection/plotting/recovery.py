@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ...errors import UserError
 from ..metrics import PAPER_METRIC
+from ..said import RIGHT, summarise_said
 from ..summary import summarise_recovery
 from ..windows import Windows, families
 from .styles import (
@@ -59,10 +60,78 @@ def plot_recovery(
     summary = _as_summary(source)
     summary = summary[summary["position"].isna()]
     summary, direction = rows_of(summary, metric, direction)
+    figure, named, shown = _curves(summary, statistic, windows)
+    donor, recipient = direction.split("->")
+    for value, name in ((1, donor), (0, recipient)):
+        _level(figure, value, f"{value} = as {name}", above=bool(value))
+    figure.update_layout(
+        title={
+            "text": f"Recovery by layer: {metric_words(metric)}",
+            "subtitle": {
+                "text": f"{text(named)}, {arrow(direction)}, {STATISTICS[statistic][2]}, {count(shown)}{asked(source)}"
+            },
+        },
+        yaxis_title="recovery",
+    )
+    return figure
+
+
+def plot_answered(
+    answers: pd.DataFrame, facts: pd.DataFrame, *, direction: str | None = None, windows: Windows = None
+) -> go.Figure:
+    """The share of facts answered right by the centre of the patched window, with 95 % intervals.
+
+    Dotted: what the two models answer right by themselves. To be read beside `plot_recovery`: a distance may close
+    while the answer stays away.
+
+    Args:
+        answers, facts: the frames of a `Dissection`.
+        direction, windows: as in `plot_recovery`.
+
+    Raises:
+        UserError: there is no such direction, or no such windows.
+    """
+    summary, direction = rows_of(summarise_said(answers), RIGHT, direction)
+    figure, named, _ = _curves(summary, "mean_of_ratios", windows)
+    figure.for_each_trace(
+        lambda trace: trace.update(hovertemplate=(trace.hovertemplate or "").replace("recovery", "answered right"))
+    )
+    for which in ("before", "after"):
+        share = float(facts.groupby("fact")[f"{which}_correct"].mean().mean())
+        _level(figure, share, f"{which}: {share:.0%}", above=which == "before")
+    n = int(summary["n"].max())
+    figure.update_layout(
+        title={
+            "text": "Answered right by layer",
+            "subtitle": {
+                "text": f"{text(named)}, {arrow(direction)}, every answer token the most probable, n = {n} facts"
+            },
+        },
+        yaxis={"title": "share answered right", "tickformat": ".0%"},
+    )
+    return figure
+
+
+def _level(figure: go.Figure, value: float | int, words: str, *, above: bool) -> None:
+    """A dotted line across, with a word at its left end."""
+    figure.add_hline(y=value, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.add_annotation(
+        x=0,
+        y=value,
+        xref="paper",
+        text=words,
+        showarrow=False,
+        xanchor="left",
+        yanchor="bottom" if above else "top",  # away from the curves between the two
+        font={"size": 11, "color": GREY},
+    )
+
+
+def _curves(summary: pd.DataFrame, statistic: str, windows: Windows) -> tuple[go.Figure, str, pd.DataFrame]:
+    """A line a site and what has no place on the axis; what the lines' windows are called; and all rows shown."""
     named, lines = _lines(summary, windows)
     n_layers = int(summary["last_layer"].max()) + 1
     aside = _aside(summary, n_layers)
-
     figure = go.Figure()
     low, high = _axis(pd.concat([lines, aside])[statistic])
     outside: list[float] = []
@@ -76,30 +145,7 @@ def plot_recovery(
         _add_line(figure, str(site), rows, statistic, joined=False, legend=in_legend)
         outside += _mark_outside(figure, str(site), rows, statistic, low, high)
     _dress(figure, lines, aside, n_layers, (low, high), outside)
-    donor, recipient = direction.split("->")
-    for value, name in ((1, donor), (0, recipient)):
-        figure.add_hline(y=value, line={"color": GREY, "width": 1, "dash": "dot"})
-        figure.add_annotation(
-            x=0,
-            y=value,
-            xref="paper",
-            text=f"{value} = as {name}",
-            showarrow=False,
-            xanchor="left",
-            yanchor="bottom" if value else "top",  # away from the curves between the two
-            font={"size": 11, "color": GREY},
-        )
-    figure.update_layout(
-        title={
-            "text": f"Recovery by layer: {metric_words(metric)}",
-            "subtitle": {
-                "text": f"{text(named)}, {arrow(direction)}, {STATISTICS[statistic][2]},"
-                f" {count(pd.concat([lines, aside]))}{asked(source)}"
-            },
-        },
-        yaxis_title="recovery",
-    )
-    return figure
+    return figure, named, pd.concat([lines, aside])
 
 
 def _lines(summary: pd.DataFrame, windows: Windows) -> tuple[str, pd.DataFrame]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ...dissection.metrics import PAPER_METRIC
-from ...dissection.peaks import Peak, judged, peak_table
+from ...dissection.peaks import answered, judged, peak_table
 from ...dissection.plotting.maps import plot_positions
-from ...dissection.plotting.recovery import plot_recovery, window_families
+from ...dissection.plotting.recovery import plot_answered, plot_recovery, window_families
 from ...dissection.plotting.styles import metric_words
 from ...dissection.summary import summarise_recovery
 from ...evaluation import resampled
@@ -50,8 +51,8 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     """Everything the page says about one dissection."""
     summary = summarise_recovery(run.frame)
     about = run.run["about"]
-    figures, more = _figures(run.frame, summary)
-    words = Words.of(summary, controls=run.controls, facts=run.facts, notes=about.get("notes", ()))
+    figures, more = _figures(run, summary)
+    words = Words.of(summary, controls=run.controls, facts=run.facts, answers=run.answers, notes=about.get("notes", ()))
     verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
     return DissectionSection(
         name=run.name,
@@ -61,7 +62,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
         over=resampled(summary),
         figures=figures,
         more_figures=more,
-        peaks=peak_table(words.peaks, _answered(run.answers, words.peaks)),
+        peaks=peak_table(words.peaks, answered(run.answers, words.peaks)),
         behaviour=_behaviour(run.facts),
         controls=_controls(run.controls),
         n_passed=sum(verdicts),
@@ -75,9 +76,9 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     )
 
 
-def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], list[Figure]]:
+def _figures(run: DissectionFiles, summary: pd.DataFrame) -> tuple[list[Figure], list[Figure]]:
     """The figures to see at once, and those for who wants more: other metrics, the other statistic."""
-    shown, more = [], []
+    shown, more, frame = [], [], run.frame
     whole = summary[summary["position"].isna()]
     metrics = list(dict.fromkeys(whole["metric"]))
     first = PAPER_METRIC if PAPER_METRIC in metrics else next(iter(metrics), None)
@@ -86,6 +87,9 @@ def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], 
             for metric in metrics:
                 figure = Figure.of(plot_recovery(rows, metric, direction=direction))
                 (shown if metric == first else more).append(figure)
+            said = _of_windows(run.answers, rows, direction)
+            if len(said):
+                shown.append(Figure.of(plot_answered(said, run.facts, direction=direction)))
             if first is not None:
                 other = plot_recovery(rows, first, "ratio_of_means", direction=direction)
                 more.append(Figure.of(other))
@@ -94,6 +98,16 @@ def _figures(frame: pd.DataFrame, summary: pd.DataFrame) -> tuple[list[Figure], 
         figure = Figure.of(plot_positions(maps, metric, direction=direction))
         (shown if metric == PAPER_METRIC else more).append(figure)
     return shown, more
+
+
+def _of_windows(answers: pd.DataFrame, rows: pd.DataFrame, direction: str) -> pd.DataFrame:
+    """The answers under the patches that these rows are about."""
+    place = ["site", "first_layer", "last_layer"]
+    there = set(rows[place].itertuples(index=False, name=None))
+    here = [key in there for key in answers[place].itertuples(index=False, name=None)]
+    kinds = dict(zip(rows["site"].astype(str), rows["kind"], strict=True))
+    chosen = answers[np.asarray(here, dtype=bool) & (answers["direction"] == direction)]
+    return chosen.assign(kind=chosen["site"].astype(str).map(kinds))
 
 
 def _by_family(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -106,19 +120,16 @@ def _by_family(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield rows
 
 
-def _answered(answers: pd.DataFrame, found: tuple[Peak, ...]) -> dict[str, float]:
-    """The share of facts answered right under the patch at each site's peak."""
-    shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
-    places = {peak.site: (peak.site, peak.first_layer, peak.last_layer) for peak in found}
-    return {site: float(shares[place]) for site, place in places.items() if place in shares.index}
-
-
 def _behaviour(facts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, name, shape in (
         ("answered right", "correct", "{:.1%}"),
         ("answer's log-probability (mean, nats)", "logprob", "{:.3f}"),
+        ("probability of an answer token (mean)", "probability", "{:.3f}"),
+        ("rank of an answer token (mean; 1 = most probable)", "rank", "{:.1f}"),
     ):
+        if f"before_{name}" not in facts:  # a dissection of an earlier version
+            continue
         before, after = (facts[f"{which}_{name}"].astype(float).mean() for which in ("before", "after"))
         rows.append((label, shape.format(before), shape.format(after)))
     return pd.DataFrame(rows if len(facts) else [], columns=[counted(facts), "before", "after"])

@@ -1,0 +1,90 @@
+"""The sentence on patched states: does the answer come back, or only a distance close? The two are not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..dissection.peaks import PART, Peak, amount, decimal, name
+from ..dissection.said import Said
+
+Answers = Callable[[Peak], Said | None]  # what is answered under the patch at a site's peak
+
+
+def on_states(states: list[Peak], distance: str, answers: Answers, most: tuple[Peak, Said] | None) -> str:
+    """What patched states bring back, first in answers, then as a share of the distance.
+
+    Args:
+        states: the peaks of sites that can be part of a cause.
+        distance: the distance in words.
+        answers: what is answered under each peak; None where the dissection does not tell.
+        most: the patch of these sites, of all that leave layers out, under which most is answered right.
+    """
+    best = max(states, key=lambda peak: peak.value)
+    said = answers(best)
+    undone = f"{amount(best.value)} of the {distance} is undone ({decimal(best.value)})"
+    given = f"given the before model's {name(best.site)} in {best.where}"
+    if best.value < PART:
+        return " ".join(filter(None, [_little(states, best, distance, said), _elsewhere(most, said)]))
+    if said is None:
+        return f"{_capital(undone)} when the after model is {given}; what it answers then was not recorded."
+    if said.returned is None:
+        return (
+            f"{_capital(undone)} when the after model is {given}; {counts(said)}: the answers themselves hardly differ."
+        )
+    if said.returned >= PART:
+        return f"The answer can be put back: {given}, the after model answers {counts(said)}; {undone}."
+    text = (
+        f"The distance closes and the answer stays away: {given}, {undone}, but the model answers {counts(said)}"
+        f"{likely(said)}. What is left of the difference still hides the answer."
+    )
+    return " ".join(filter(None, [text, _elsewhere(most, said)]))
+
+
+def counts(said: Said) -> str:
+    """How many are answered right under the patch, and by the two models."""
+    interval = "" if said.low != said.low else f" [{said.low:.0%}, {said.high:.0%}]"
+    return f"{said.right:.0%} right{interval} (before {said.before:.0%}, after {said.after:.0%})"
+
+
+def likely(said: Said) -> str:
+    """The answer's probability and rank in absolute terms, where they are known."""
+    if said.probability is None or said.rank is None:
+        return ""
+    (before, after, under), rank = said.probability, said.rank
+    return (
+        f"; an answer token has the probability {under:.2g} (before {before:.2g}, after {after:.2g}) and the mean rank "
+        f"{rank[2]:.3g} (before {rank[0]:.3g}, after {rank[1]:.3g})"
+    )
+
+
+def _little(states: list[Peak], best: Peak, distance: str, said: Said | None) -> str:
+    text = (
+        f"No patched state undoes more than {decimal(best.value)} of the {distance} in any window "
+        f"({name(best.site)} in {best.where})"
+    )
+    told = "" if said is None else f" Under it the after model answers {counts(said)}."
+    everywhere = [peak for peak in states if peak.all_layers is not None and peak.all_layers >= PART]
+    if not everywhere:
+        return f"{text}.{told}"
+    most = max(everywhere, key=lambda peak: peak.all_layers or 0.0)
+    return (
+        f"{text} that leaves layers out; {name(most.site)} in all layers at once undo "
+        f"{decimal(most.all_layers or 0.0)}: the change is spread over more layers than a window holds.{told}"
+    )
+
+
+def _elsewhere(most: tuple[Peak, Said] | None, said: Said | None) -> str:
+    """Another patch that brings answers back where the one that closes most of the distance does not."""
+    if most is None or said is None:
+        return ""
+    peak, best = most
+    if best.returned is None or best.returned < PART or best.right <= said.right:
+        return ""
+    return (
+        f"Yet the answer can be put back: given the before model's {name(peak.site)} in {peak.where}, the after model "
+        f"answers {counts(best)}."
+    )
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
