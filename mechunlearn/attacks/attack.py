@@ -286,6 +286,8 @@ def ask(attempt: Attempt, batch_size: int, name: str, model: str) -> pd.DataFram
             "fold": pd.array([fact.fold for fact in facts], dtype="Int64"),
             "correct": scores.correct.numpy(),
             "probability": scores.mean_logprob.double().exp().numpy(),
+            "token_recall": scores.memorised.double().numpy(),
+            "tokens": tokens.answers.sum(1).numpy(),
             "helped": attempt.given_tokens > 0,
             "broke": "",
         }

@@ -13,7 +13,10 @@ from .summary import curve, summarise_attacks
 AFTER, TWIN, START = "#D55E00", "#0072B2", "#8A8A8A"
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up")  # the next one when the colours are used up
-NAMES = {"correct": "recall of forget facts", "probability": "probability of an answer token"}
+NAMES = {
+    "correct": "recall of forget facts", "probability": "probability of an answer token",
+    "token_recall": "share of answer tokens right",
+}  # fmt: skip
 
 
 def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "attack") -> go.Figure:

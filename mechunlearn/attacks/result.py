@@ -26,6 +26,7 @@ class Attacks:
             are), `setting`, `part` (what the attacker was shown), `step`, `model` ("after", "never-knew"; "before"
             unattacked and for prompts), `fact`, `question` (the fact's id with that of its phrasing), `subject`,
             `role`, `fold`, `correct` (greedy, every token), `probability` (of an answer token, geometric mean),
+            `token_recall` (share of answer tokens that are the most probable one), `tokens` (of the answer),
             `helped` (by what an attacker need not have: the model before, or the beginning of the answer), `broke` (of
             the rows before an attempt that went too far to be asked: its setting and part, and why; else "").
         about: `models` by name, and settings; `left_out` under them names attacks that could not be run, and what they

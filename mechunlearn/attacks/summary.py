@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..evaluation import MEASURES, clusters_of, count_clusters, difference_interval, mean_interval
+from ..evaluation import MEASURES, are_long, clusters_of, count_clusters, difference_interval, mean_interval
 
-OUTCOMES = {"correct": "recall", "probability": "answer_probability"}  # by the names that evaluation gives them
+OUTCOMES = {
+    "correct": "recall",
+    "probability": "answer_probability",
+    "token_recall": "exact_memorisation",
+}  # by the names that evaluation gives them
 ANY = "any of these"
 KEYS = ("attack", "setting", "part", "step", "model", "fact", "question", "role", "fold")
-NEEDED = [*KEYS, *OUTCOMES, "helped", "broke"]
+NEEDED = [*KEYS, "correct", "probability", "helped", "broke"]
 
 
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
@@ -25,7 +29,7 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
 
     Args:
         frame: the frame of `Attacks`.
-        measure: "correct" (recall) or "probability" (of an answer token).
+        measure: "correct" (recall), "probability" (of an answer token) or "token_recall".
         by: "setting"; or "attack": the strongest setting of each attack, for either model its own (for the model before
             that of the model after), and at the end "any of these", the strongest of all that get no help (from the
             model before, or from the beginning of the answer). All settings are then compared on the same facts, those
@@ -124,6 +128,12 @@ def steps_to_recover(frame: pd.DataFrame, level: float = 0.5, measure: str = "co
     keys = ["attack", "setting", "model"]
     reached = found[found["value"] >= level].groupby(keys, sort=False)["step"].min()
     return found[keys].drop_duplicates().merge(reached.reset_index(), how="left", on=keys)
+
+
+def deciding(frame: pd.DataFrame) -> str:
+    """The measure that says what came back: recall, or, of long answers, the probability of an answer token."""
+    asked = frame[(frame["role"] == "forget") & ~frame["helped"]]
+    return "probability" if "tokens" in frame and are_long(asked["tokens"]) else "correct"
 
 
 def _by_fact(rows: pd.DataFrame, measure: str) -> pd.Series:

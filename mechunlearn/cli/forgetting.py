@@ -114,7 +114,12 @@ def unlearn(
     tell_prompts(run.about["settings"]["prompts"])
     last = unlearning.kept_row(run.frame, run.about)
     for column in [name for name in run.frame.columns if name.endswith("_recall")]:
-        typer.echo(f"{column.removesuffix('_recall'):>8}: {last[column]:.1%} answered right")
+        name = column.removesuffix("_recall")
+        if name.endswith("_token"):
+            continue
+        likely = f", probability of an answer token {last[f'{name}_probability']:.2f}"
+        graded = likely if f"{name}_token_recall" in run.frame else ""
+        typer.echo(f"{name:>8}: {last[column]:.1%} answered right{graded}")
     if "text_kl" in last:
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
     for told in (run.about["stopped"], *([run.about["nothing"]] if "nothing" in run.about else [])):

@@ -6,6 +6,7 @@ from .clusters import clusters_of, facts_of, resampled
 from .disruption import PerText, TextScores, per_text_kl, per_text_loss, text_kl, text_loss, text_scores
 from .evaluate import evaluate
 from .generation import greedy_answers
+from .graded import LONG, are_long
 from .harness import benchmark
 from .intervals import (
     bootstrap_interval,
@@ -25,6 +26,7 @@ from .tables import check_groups, paired, summarise_measures
 from .truth import TruthScores, closer_to_one, log_truth_ratio, score_truth, true_better
 
 __all__ = [
+    "LONG",
     "MEASURES",
     "AnswerLogprob",
     "AnswerScores",
@@ -35,6 +37,7 @@ __all__ = [
     "TextScores",
     "TruthScores",
     "answer_logprob",
+    "are_long",
     "benchmark",
     "bleu",
     "bootstrap_interval",

@@ -82,7 +82,9 @@ def unlearn(
         text: general text, one passage an item, on which disruption is measured; it is not trained on.
         retain_text: other general text, to be retained beside the retain facts.
         budget: the largest allowed disruption; a number means KL on `text`, in nats per token.
-        stop: end as soon as recall on the forget facts (0..1) is at or below this, or at "chance".
+        stop: end as soon as recall on the forget facts (0..1) is at or below this, or at "chance"; of long answers
+            (more than 4 tokens at the median) the probability of an answer token as well, for exact recall of a
+            sentence is lost with its first wrong token.
         patience: end after so many evaluations in which the answers' probability did not fall.
         steps: of the optimiser, in each stage of a layered run.
         learning_rate: 4e-4 by default, which suits the organism (width 128); papers take 1e-5 for 7B models. Not

@@ -240,7 +240,7 @@ def attack_frame(
         for fact in range(n_facts):
             right = fact < round(recall * n_facts)
             name = f"{role}/{fact}"
-            rows.append((attack, setting, "", step, model, name, f"{name}#h0", role, fact % 4, right, right * 0.9))
+            rows.append((attack, setting, "", step, model, name, f"{name}#h0", role, fact % 4, right, right * 0.9, 2))
 
     for model in ("after", "never-knew", "before"):
         ask("none", "", 0, model, 1.0 if model == "before" else 0.05)
@@ -253,7 +253,8 @@ def attack_frame(
                 ask(attack, setting, last, model, 0.9, role="near")
         if attack == "prompts" and before is not None:
             ask(attack, setting, 0, "before", before)
-    names = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", "correct", "probability"]
+    names = ["attack", "setting", "part", "step", "model", "fact", "question", "role", "fold", "correct"]
+    names += ["probability", "tokens"]
     table = pd.DataFrame(rows, columns=names)
     return table[twin | (table["model"] != "never-knew")].assign(
         helped=lambda found: found["attack"].isin(needing_before), broke=""

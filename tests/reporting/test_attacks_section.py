@@ -53,6 +53,44 @@ def test_the_verdict_follows_the_interval_of_the_excess(pair: tuple[float, float
     assert verdict in words({RELEARN: pair}).headline
 
 
+def long(recalls: dict[tuple[str, str], tuple[float, float]], probability: tuple[float, float], tokens: int = 30):
+    """Answers of so many tokens, to which the attacked models give these probabilities."""
+    frame = synthetic.attack_frame(recalls)
+    frame["tokens"] = tokens
+    last = (frame["attack"] == "relearn") & (frame["step"] == frame["step"].max())
+    frame["probability"] = 0.003
+    for model, value in zip(("after", "never-knew"), probability, strict=True):
+        frame.loc[last & (frame["model"] == model), "probability"] = value
+    return frame
+
+
+def test_long_answers_that_came_back_are_not_told_away_by_exact_recall() -> None:
+    """Seen on real questions: probability .61 (never-knew .003), exact recall 4 %."""
+    said = AttackWords.of(long({RELEARN: (0.05, 0.05)}, (0.61, 0.003)))
+    assert (
+        "an answer token of the 40 facts to forget has the probability 0.61 [0.61, 0.61], 0.003 when" in said.headline
+    )
+    assert "exact recall of whole answers is 5.0%" in said.headline
+    assert "Two measures part: by exact recall the excess is +0.0 percentage points" in said.headline
+    assert "the two cannot be told apart; by the probability of an answer token it is +0.61" in said.headline
+    assert "(0.61 against 0.003), more comes back than the attack teaches a model that never knew" in said.headline
+    assert any("answers are long (30 tokens at the median)" in warning for warning in said.warnings)
+
+
+def test_long_answers_get_a_verdict_where_both_measures_agree() -> None:
+    agreed = AttackWords.of(long({RELEARN: (0.6, 0.1)}, (0.61, 0.003))).headline
+    assert "in recall: more comes back" in agreed and "Two measures part" not in agreed
+    neither = AttackWords.of(long({RELEARN: (0.05, 0.05)}, (0.003, 0.003))).headline
+    assert "in recall: the two cannot be told apart." in neither
+
+
+def test_short_answers_are_decided_by_recall_and_the_probability_is_heard() -> None:
+    said = AttackWords.of(long({RELEARN: (0.6, 0.1)}, (0.1, 0.1), tokens=2))
+    assert "under it the model answers 60.0%" in said.headline and not any("long" in text for text in said.warnings)
+    assert "Two measures part: by exact recall the excess is +50.0" in said.headline
+    assert "more comes back than the attack teaches a model that never knew; by the probability" in said.headline
+
+
 def test_without_a_twin_the_figure_has_no_anchor() -> None:
     said = words({RELEARN: (0.6, 0.0)}, twin=False)
     assert "never-knew model answers" not in said.headline and "nan" not in said.headline

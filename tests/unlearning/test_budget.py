@@ -8,13 +8,16 @@ import torch
 from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import text_kl, text_loss
-from mechunlearn.models import hf
+from mechunlearn.evaluation import score_answers, text_kl, text_loss
+from mechunlearn.facts import Fact, Facts, tokenize
+from mechunlearn.models import hf, load
 from mechunlearn.unlearning import NPO, Budget, GradientAscent, GradientDifference, unlearn
 from mechunlearn.unlearning.loop import stage
 from mechunlearn.unlearning.loop.budget import Referee, chance, check_recall
 from mechunlearn.unlearning.loop.evaluations import Watch
 
+from ..architectures import tiny
+from ..pairs import word_level
 from .conftest import TEXT
 from .test_resume import digest
 
@@ -281,3 +284,45 @@ def test_nothing_is_done_where_nothing_is_known(knowing, facts):
     assert result.frame["step"].tolist() == [0]
     assert result.about["stopped"] == "forget recall at or below 0"
     assert digest(result.model) == digest(knowing)
+
+
+LONG = {"forget_token_recall": 0.9, "near_token_recall": 0.9, "far_token_recall": 0.9, "near_probability": 0.8}
+
+
+def test_of_long_answers_the_probability_must_come_down_as_well():
+    goal = {"forget_recall": 0.05}
+    lost = START | {"forget_recall": 0.0, "forget_probability": 0.6}
+    assert referee(goals=goal).done(lost) == "forget recall at or below 0.05"
+    assert referee(goals=goal).done(lost | LONG) is None
+    gone = lost | LONG | {"forget_probability": 0.04}
+    assert referee(goals=goal).done(gone) == "forget recall at or below 0.05, forget probability at or below 0.05"
+
+
+def test_of_long_answers_tokens_right_count_for_the_budget_and_probability_for_a_collapse():
+    exact = START | LONG | {"near_recall": 0.0, "far_recall": 0.5}
+    assert Budget(near=0.7).broken(exact, START) is None
+    assert Budget(near=0.95).broken(exact, START) == "near token recall 0.9 below 0.95"
+    start = START | LONG | {"far_probability": 0.9}
+    judge = Referee(start, None, {}, None, 50)
+    assert judge.collapsed(start | {"near_recall": 0.0}) is None
+    assert judge.collapsed(start | {"near_probability": 0.01}) == "probability on near facts fell from 0.80 to 0.01"
+    assert referee().collapsed(START | {"near_recall": 0.0}) == "recall on near facts fell from 0.80 to 0.00"
+
+
+@pytest.mark.parametrize(("width", "graded"), [(4, False), (5, True)])
+def test_answers_of_more_than_four_tokens_are_measured_by_degrees(width, graded, tmp_path):
+    words = word_level([f"w{i}" for i in range(3, 96)], tmp_path)
+    model = load(tiny("llama"), tokenizer=words)
+    facts = [Fact(f"w{i} w{i + 1}", " ".join(f"w{i + k}" for k in range(width)), id=f"f{i}") for i in range(10, 18)]
+    forget, retain = Facts(facts[:4]), Facts([replace(fact, role="near") for fact in facts[4:]])
+    options = {"steps": 3, "learning_rate": 1e-4, "batch_size": 4, "evaluate_every": 1, "progress": False}
+    run = unlearn(model, NPO(), forget, retain, stop=1e-6, **options)
+    assert ("forget_token_recall" in run.frame) == ("near_token_recall" in run.frame) == graded
+    # No whole answer is right from the beginning, so that recall alone would end the run at once.
+    assert run.frame["forget_recall"].max() == 0
+    assert (run.about["stopped"] == "all steps done") == graded
+    if graded:
+        scores = score_answers(run.model, tokenize(forget.questions("held_out"), words))
+        last = run.frame.iloc[-1]
+        assert last["forget_token_recall"] == pytest.approx(float(scores.memorised.double().mean()))
+        assert last["forget_probability"] == pytest.approx(float(scores.mean_logprob.exp().mean()), rel=1e-5)

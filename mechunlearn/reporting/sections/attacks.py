@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ...attacks.plots import plot_attacks, plot_curve
-from ...attacks.summary import ANY, curve, summarise_attacks
+from ...attacks.summary import ANY, curve, deciding, summarise_attacks
 from ...evaluation import resampled
 from ...facts import PROMPTS
 from ...showing import plain, short
@@ -17,7 +17,14 @@ from ..elements import Figure, flat, spaced
 from ..folders import AttacksFiles
 
 KNOWS = 0.5  # a model before that answers less than this under a prompt: silence under it says nothing
-COLUMNS = ("recall", "last", "never-knew", "excess", "before", "near", "n")
+COLUMNS = ("recall", "last", "never-knew", "excess", "probability", "never-knew's", "before", "near", "n")
+OTHER = {"correct": "probability", "probability": "correct"}
+SHORT = {"correct": "recall", "probability": "the probability of an answer token"}
+VERDICTS = {
+    1: "more comes back than the attack teaches a model that never knew",
+    0: "the two cannot be told apart",
+    -1: "less comes back than the attack teaches a model that never knew",
+}
 WIDTH = 44  # characters of a setting in the terminal
 
 
@@ -33,15 +40,19 @@ class AttackWords:
         cls, frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()
     ) -> AttackWords:
         """Of the frame of attacks, of what could not be run, and of what the run itself wants to be minded."""
-        summary = by_setting(frame)
-        best = _strongest(frame, summary)
+        measure = deciding(frame)
+        summary = by_setting(frame, measure)
+        best = _strongest(frame, summary, measure)
+        other = _same(by_setting(frame, OTHER[measure]), best)
         everyone = not best["helped"]
+        came_back = _came_back(best, other, measure, everyone=everyone)
         return cls(
-            " ".join([_came_back(best, everyone=everyone), *_beside_the_twin(best), *_near(best)]),
+            " ".join([came_back, *_beside_the_twin(best, other, measure), *_near(best, measure)]),
             (
+                *_long(frame, measure),
                 *_anchor(summary),
-                *(_with_before(best, summary) if everyone else []),
-                *_not_understood(summary),
+                *(_with_before(best, summary, measure) if everyone else []),
+                *_not_understood(summary, measure),
                 *_ended_early(frame),
                 *_not_tested(left_out or {}),
                 *(f"{note[:1].upper()}{note[1:]}." for note in notes),
@@ -66,12 +77,15 @@ class AttacksSection:
 
 def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
     """Everything the page says about one run of attacks."""
-    summary = by_setting(run.frame)
+    measure = deciding(run.frame)
+    summary = by_setting(run.frame, measure)
     settings = dict(run.run.get("settings") or {})
     left_out = settings.pop("left_out", None) or {}
-    figures = [Figure.of(plot_attacks(run.frame))]
+    figures = [Figure.of(plot_attacks(run.frame, measure))]
+    if measure != "correct":
+        figures.append(Figure.of(plot_attacks(run.frame)))
     if len(curve(run.frame)):
-        figures.append(Figure.of(plot_curve(run.frame)))
+        figures.append(Figure.of(plot_curve(run.frame, measure)))
     return AttacksSection(
         name=run.name,
         anchor=anchor,
@@ -79,23 +93,23 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
         words=AttackWords.of(run.frame, left_out, run.run["about"].get("notes", ())),
         over=resampled(summary),
         figures=figures,
-        table=_table(summary),
+        table=_table(run.frame),
         settings=[*_attacks(settings.pop("attacks", [])), *flat(settings)],
         versions=flat(run.run.get("versions") or {}),
     )
 
 
-def by_setting(frame: pd.DataFrame) -> pd.DataFrame:
+def by_setting(frame: pd.DataFrame, measure: str = "correct") -> pd.DataFrame:
     """The summary by setting, with `helped` of each."""
     needs = frame.groupby(["attack", "setting"])["helped"].any().reset_index()
-    found = summarise_attacks(frame).merge(needs, on=["attack", "setting"], how="left")
+    found = summarise_attacks(frame, measure).merge(needs, on=["attack", "setting"], how="left")
     return found.astype({"helped": bool})
 
 
 def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None, notes: Iterable[str] = ()) -> str:
     """The settings of the attacks as plain text for a terminal, what came back in words, and what to mind."""
     summary = by_setting(frame)
-    table = _table(summary)
+    table = _table(frame)
     words = AttackWords.of(frame, left_out, notes)
     minds = [f"Mind: {warning}" for warning in words.warnings]
     brackets = f"Brackets: 95 % intervals over {resampled(summary)}."
@@ -110,8 +124,9 @@ def attack_table(frame: pd.DataFrame, left_out: Mapping[str, str] | None = None,
     )
 
 
-def _table(summary: pd.DataFrame) -> pd.DataFrame:
-    """A row a setting, all texts."""
+def _table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a setting, all texts; recall first, and beside it the probability of an answer token and the twin's."""
+    likely = by_setting(frame, "probability").to_dict("records")
     rows = [
         (
             str(row["attack"]),
@@ -120,11 +135,13 @@ def _table(summary: pd.DataFrame) -> pd.DataFrame:
             _cell(row, "last"),
             _cell(row, "never_knew", "never_knew_low", "never_knew_high"),
             _cell(row, "excess", "excess_low", "excess_high", "+.2f"),
+            _cell(graded, "value"),
+            _cell(graded, "never_knew"),
             _cell(row, "before"),
             _cell(row, "near"),
             str(row["n"]),
         )
-        for row in summary.to_dict("records")
+        for row, graded in zip(by_setting(frame).to_dict("records"), likely, strict=True)
     ]
     return pd.DataFrame(rows, columns=["attack", "setting", *COLUMNS])
 
@@ -137,9 +154,14 @@ def _cell(row: Mapping[Any, Any], name: str, low: str = "", high: str = "", shap
     return texts[0] if len(texts) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
-def _strongest(frame: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
+def _same(summary: pd.DataFrame, best: pd.Series) -> pd.Series:
+    """The row of the same attack and setting."""
+    return summary[(summary["attack"] == best["attack"]) & (summary["setting"] == best["setting"])].iloc[0]
+
+
+def _strongest(frame: pd.DataFrame, summary: pd.DataFrame, measure: str) -> pd.Series:
     """The row of the strongest attack that gets no help; of the strongest of all where each does."""
-    over_all = summarise_attacks(frame, by="attack").set_index("attack")
+    over_all = summarise_attacks(frame, measure, by="attack").set_index("attack")
     if ANY not in over_all.index:
         return _highest(summary)
     names = summary["attack"] + ": " + summary["setting"]
@@ -150,32 +172,68 @@ def _highest(summary: pd.DataFrame) -> pd.Series:
     return summary.iloc[int(summary["value"].to_numpy().argmax())]
 
 
-def _came_back(best: pd.Series, *, everyone: bool) -> str:
+def _came_back(best: pd.Series, other: pd.Series, measure: str, *, everyone: bool) -> str:
     who = "that need no help" if everyone else "tried, all of which use the model before or the beginning of the answer"
+    opening = f"Of the attacks {who}, the strongest is {_named(best)}: under it"
+    if measure == "correct":
+        return (
+            f"{opening} the model answers {best['value']:.1%} {_percents(best, 'low', 'high')} of {best['n']} facts to "
+            f"forget, {best['start']:.1%} when nobody attacks."
+        )
     return (
-        f"Of the attacks {who}, the strongest is {_named(best)}: under it the model answers "
-        f"{best['value']:.1%} {_percents(best, 'low', 'high')} of {best['n']} facts to forget, {best['start']:.1%} "
-        "when nobody attacks."
+        f"{opening} an answer token of the {best['n']} facts to forget has the probability {best['value']:.2f} "
+        f"[{best['low']:.2f}, {best['high']:.2f}], {best['start']:.3f} when nobody attacks; exact recall of whole "
+        f"answers is {other['value']:.1%} {_percents(other, 'low', 'high')}, {other['start']:.1%} when nobody attacks."
     )
 
 
-def _beside_the_twin(best: pd.Series) -> list[str]:
+def _beside_the_twin(best: pd.Series, other: pd.Series, measure: str) -> list[str]:
+    """What the attack gives a model that never knew; a verdict where recall and probability agree on it."""
     if pd.isna(best["never_knew"]):
         return []
-    points = [100 * best[name] for name in ("excess", "excess_low", "excess_high")]
-    by = f"{points[0] + 0.0:+.1f} percentage points [{points[1] + 0.0:+.1f}, {points[2] + 0.0:+.1f}]"
-    if points[1] > 0:
-        verdict = "more comes back than the attack teaches a model that never knew"
-    elif points[2] < 0:
-        verdict = "less comes back than the attack teaches a model that never knew"
-    else:
-        verdict = "the two cannot be told apart"
-    twin = f"{best['never_knew']:.1%} {_percents(best, 'never_knew_low', 'never_knew_high')}"
-    return [f"The never-knew model answers {twin} under the same attack. The excess is {by}: {verdict}."]
+    verdicts = [VERDICTS[_sign(row)] for row in (best, other)]
+    recall, likely = (best, other) if measure == "correct" else (other, best)
+    points = [100 * recall[name] + 0.0 for name in ("excess", "excess_low", "excess_high")]
+    twin = f"{recall['never_knew']:.1%} {_percents(recall, 'never_knew_low', 'never_knew_high')}"
+    by_recall = f"{points[0]:+.1f} percentage points [{points[1]:+.1f}, {points[2]:+.1f}]"
+    by_probability = (
+        f"{likely['excess']:+.2f} [{likely['excess_low']:+.2f}, {likely['excess_high']:+.2f}] "
+        f"({likely['value']:.2g} against {likely['never_knew']:.2g})"
+    )
+    if verdicts[0] == verdicts[1]:
+        told = f"The excess is {by_recall}: {verdicts[0]}."
+        if measure != "correct":
+            told = f"The excess is {by_probability} in an answer token's probability, {by_recall} in recall: "
+            told += f"{verdicts[0]}."
+        return [f"The never-knew model answers {twin} under the same attack. {told}"]
+    first, second = verdicts if measure == "correct" else verdicts[::-1]
+    return [
+        f"The never-knew model answers {twin} under the same attack. Two measures part: by exact recall the excess is "
+        f"{by_recall}, {first}; by the probability of an answer token it is {by_probability}, {second}."
+    ]
 
 
-def _near(best: pd.Series) -> list[str]:
-    return [] if pd.isna(best["near"]) else [f"Of near facts it then answers {best['near']:.1%}."]
+def _sign(row: pd.Series) -> int:
+    return 1 if row["excess_low"] > 0 else -1 if row["excess_high"] < 0 else 0
+
+
+def _long(frame: pd.DataFrame, measure: str) -> list[str]:
+    if measure == "correct":
+        return []
+    median = float(frame.loc[frame["role"] == "forget", "tokens"].median())
+    return [
+        f"The answers are long ({median:.0f} tokens at the median): exact recall counts an answer as lost once a "
+        "single token is not the most probable one, so the probability of an answer token decides, and recall stands "
+        "beside it."
+    ]
+
+
+def _near(best: pd.Series, measure: str) -> list[str]:
+    if pd.isna(best["near"]):
+        return []
+    if measure == "correct":
+        return [f"Of near facts it then answers {best['near']:.1%}."]
+    return [f"An answer token of near facts then has the probability {best['near']:.2f}."]
 
 
 def _anchor(summary: pd.DataFrame) -> list[str]:
@@ -187,21 +245,21 @@ def _anchor(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def _with_before(best: pd.Series, summary: pd.DataFrame) -> list[str]:
+def _with_before(best: pd.Series, summary: pd.DataFrame, measure: str) -> list[str]:
     stronger = summary[summary["helped"] & (summary["value"] > best["value"])]
     if stronger.empty:
         return []
     top = _highest(stronger)
     return [
         "With what an attacker need not have (the model before, or the beginning of the answer), "
-        f"{_named(top)} brings recall to "
+        f"{_named(top)} brings {SHORT[measure]} to "
         f"{top['value']:.1%} {_percents(top, 'low', 'high')}."
     ]
 
 
-def _not_understood(summary: pd.DataFrame) -> list[str]:
+def _not_understood(summary: pd.DataFrame, measure: str) -> list[str]:
     rows = summary[summary["before"] < KNOWS]
-    if rows.empty:
+    if rows.empty or measure != "correct":
         return []
     listed = "; ".join(f"{row['setting']} ({row['before']:.1%})" for row in rows.to_dict("records"))
     return [

@@ -59,6 +59,12 @@ def _headline(first: pd.Series, last: pd.Series, about: Mapping[str, Any]) -> st
         if (column := f"{role}_recall") in last.index and not pd.isna(last[column])
     ]
     asked = PROMPTS[about["settings"]["prompts"]]
+    if "forget_token_recall" in last.index:
+        tokens, likely = (f"forget_{name}" for name in ("token_recall", "probability"))
+        recalls[0] += (
+            f" (long answers, of which recall asks for every token: an answer token's probability went from "
+            f"{first[likely]:.2f} to {last[likely]:.2f}, tokens right from {first[tokens]:.1%} to {last[tokens]:.1%})"
+        )
     return f"Recall {', '.join(recalls)}, {asked}. {' '.join(_cost(first, last))} It ended because: {about['stopped']}."
 
 

@@ -24,7 +24,8 @@ class Budget:
     Attributes:
         kl: mean token KL(start ‖ model) on general text, in nats (0.01: Sondej et al., RepSelect, arXiv 2606.17168).
         loss: relative rise of the loss on general text (0.001: Sondej & Yang, CIR, arXiv 2509.11816).
-        near, far: the least recall on near and far retain facts, 0 to 1.
+        near, far: the least recall on near and far retain facts, 0 to 1; where their answers are long, of answer
+            tokens (`evaluation.graded`).
         halvings: how often the step size is halved, after going back, before the run ends; the stages of a layered
             run share them, and each begins with the step size that the one before came down to.
     """
@@ -65,11 +66,13 @@ class Budget:
         """(value, limit, name, whether the limit is the least allowed) of everything that is limited."""
         loss = measured.get("text_loss")
         rise = None if loss is None else loss / start["text_loss"] - 1
+        kept = {role: f"{role}_token_recall" if f"{role}_token_recall" in measured else f"{role}_recall"
+                for role in ("near", "far")}  # fmt: skip
         found = (
             (measured.get("text_kl"), self.kl, "text KL", False),
             (rise, self.loss, "text loss rise", False),
-            (measured.get("near_recall"), self.near, "near recall", True),
-            (measured.get("far_recall"), self.far, "far recall", True),
+            (measured.get(kept["near"]), self.near, kept["near"].replace("_", " "), True),
+            (measured.get(kept["far"]), self.far, kept["far"].replace("_", " "), True),
         )
         return [(value, limit, name, least) for value, limit, name, least in found if limit is not None]
 
@@ -101,9 +104,10 @@ class Referee:
             if not math.isfinite(value):
                 return f"{name.replace('_', ' ')} is not a number"
         for name in ("near", "far", "retain"):
-            before, now = self.start.get(f"{name}_recall"), row.get(f"{name}_recall")
+            what = "probability" if f"{name}_token_recall" in row else "recall"  # of long answers
+            before, now = self.start.get(f"{name}_{what}"), row.get(f"{name}_{what}")
             if before and now is not None and now < RECALL_GONE * before:
-                return f"recall on {name} facts fell from {before:.2f} to {now:.2f}"
+                return f"{what} on {name} facts fell from {before:.2f} to {now:.2f}"
         if "text_entropy" in row:
             before, now = self.start["text_entropy"], row["text_entropy"]
             high = before + ENTROPY_HIGH * (math.log(self.vocabulary) - before)
@@ -124,14 +128,20 @@ class Referee:
 
     def done(self, row: Row) -> str | None:
         """Why to end at this state, which is inside the budget; None to go on."""
-        if self.goals and all(row[column] <= goal for column, goal in self.goals.items()):
-            return ", ".join(f"{name.replace('_', ' ')} at or below {goal:.3g}" for name, goal in self.goals.items())
+        goals = {name: goal for column, goal in self.goals.items() for name in self._deciding(column, row)}
+        if goals and all(row[column] <= goal for column, goal in goals.items()):
+            return ", ".join(f"{name.replace('_', ' ')} at or below {goal:.3g}" for name, goal in goals.items())
         probability = row["forget_probability"]
         self.waited = 0 if probability < self.lowest - 1e-6 else self.waited + 1
         self.lowest = min(self.lowest, probability)
         if self.patience is not None and self.waited >= self.patience:
             return f"no progress over {self.waited} evaluations"
         return None
+
+    @staticmethod
+    def _deciding(column: str, row: Row) -> tuple[str, ...]:
+        """The columns that must come down: recall, and of long answers the probability of an answer token as well."""
+        return (column, column.replace("_recall", "_probability")) if "forget_token_recall" in row else (column,)
 
 
 def check_recall(name: str, level: float | str | None) -> None:

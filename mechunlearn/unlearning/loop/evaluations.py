@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.modeling_outputs import CausalLMOutput
 
-from ...evaluation import score_answers, text_scores
+from ...evaluation import are_long, score_answers, text_scores
 from ...facts import Facts, Tokens, tokenize, tokenize_texts
 from ...models import hf
 from ...models.forward import measuring
@@ -51,6 +51,8 @@ class Watch:
         self.groups: dict[str, Tokens] = {
             name: tokenize(facts, before.tokenizer, context=context) for name, facts in questions.items()
         }
+        # Groups whose answers are too long for exact recall to decide alone (evaluation.graded).
+        self.long = {name for name, tokens in self.groups.items() if are_long(tokens.answers.sum(1).tolist())}
         self.folds = torch.tensor([fact.fold or 0 for fact in questions["forget"]]) if by_fold else None
         self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
         self.before = _Remembering(before)
@@ -77,9 +79,14 @@ class Watch:
             scores = score_answers(model, tokens, self.rows)
             row[f"{name}_recall"] = float(scores.correct.double().mean())
             row[f"{name}_probability"] = float(scores.mean_logprob.double().exp().mean())
+            if name in self.long:
+                row[f"{name}_token_recall"] = float(scores.memorised.double().mean())
             if name == "forget" and self.folds is not None:
                 for fold in self.folds.unique().tolist():
-                    row[f"fold_{fold}_recall"] = float(scores.correct[self.folds == fold].double().mean())
+                    of_fold = self.folds == fold
+                    row[f"fold_{fold}_recall"] = float(scores.correct[of_fold].double().mean())
+                    if name in self.long:
+                        row[f"fold_{fold}_probability"] = float(scores.mean_logprob[of_fold].double().exp().mean())
         if self.text is not None:
             found = text_scores(model, self.before, self.text, max(1, self.rows // 2))
             row |= {"text_loss": found.loss, "text_kl": found.kl, "text_entropy": found.entropy}
