@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import NotFiniteError, UserError
 from ..evaluation import score_answers
-from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize
+from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..runs import RunFolder
 from .base import Attack, Attempt, Broken, Given
@@ -121,6 +121,7 @@ def attack(
         "left_out": left_out,
         "facts": facts.hash,
         "prompts": prompts,
+        "tokens": tokens_hash(tokenize(given.questions(), subjects["after"].tokenizer)),
         "text": _hash(given.text) if given.text else None,
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,

@@ -11,7 +11,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
-from ..facts import Fact, Facts, fact_of
+from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..runs import RunFolder
 from .attack import ask, attack_settings, finished, once, opened
@@ -72,6 +72,7 @@ def relearn(
         "train": train.hash,
         "test": test.hash,
         "prompts": prompts,
+        "tokens": tokens_hash(tokenize(questions, subjects["after"].tokenizer)),
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
     }

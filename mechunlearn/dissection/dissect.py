@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
 from ..evaluation import greedy_answers
-from ..facts import Facts, Template, tokenize
+from ..facts import Facts, Template, tokenize, tokens_hash, unused_bos
 from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.properties import context_of
@@ -104,6 +104,7 @@ def dissect(
     if any(fact.answer is None for fact in questions):
         questions, silent = _answered(before, questions, template, batch_size, progress)
         notes += silent
+    notes += unused_bos(before.tokenizer, template or questions.template)
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
@@ -121,8 +122,8 @@ def dissect(
 
     settings = {
         "before": fingerprint(before), "after": fingerprint(after), "facts": facts.hash, "prompts": prompts,
-        "template": repr(template or questions.template), "tokenizer": tokenizer, "sites": named,
-        "metrics": list(METRICS), "windows": [family.name for family in listed], "direction": direction,
+        "template": repr(template or questions.template), "tokens": tokens_hash(tokens), "tokenizer": tokenizer,
+        "sites": named, "metrics": list(METRICS), "windows": [family.name for family in listed], "direction": direction,
         "positions": where, "seed": seed,
         "dtype": str(next(before.parameters()).dtype).removeprefix("torch."),
         "batch_size": batch_size, "max_tokens": budget,

@@ -65,7 +65,7 @@ def choice_rows(asked: Sequence[Choice]) -> list[Fact]:
 
 def choice_form(template: Template) -> Template:
     """What of a template holds for a multiple choice."""
-    return Template(chat=template.chat, bos=template.bos)
+    return Template(chat=template.chat, bos=template.bos, system=template.system, arguments=template.arguments)
 
 
 def choice_accuracy(scores: Float[Tensor, "fact option"], right: Int[Tensor, " fact"]) -> Float[Tensor, " fact"]:

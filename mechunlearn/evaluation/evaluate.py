@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..facts import Facts, Template, Tokens, check_passages
+from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_texts, tokens_hash, unused_bos
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
+from ..models.properties import context_of
 from ..runs import RunFolder
 from .fitting import told
 from .measures import MEASURES, TEXT, chosen_measures
@@ -93,22 +94,28 @@ def evaluate(
         "facts": facts.hash,
         "text": _hash(text),
     }
+    of_facts = None if measures is None else [name for name in wanted if name not in TEXT]
+    if of_facts is None or of_facts:
+        asked = tokenize(questions, model.tokenizer, template, context=context_of(model))
+        settings["tokens"] = tokens_hash(asked)
     if run is not None and RunFolder(run, "evaluation", settings, begin=False).finished:
         return Evaluation.load(run)
 
-    of_facts = None if measures is None else [name for name in wanted if name not in TEXT]
     of_text = [name for name in wanted if name in TEXT]
     frame, notes = labels(questions), list[str]()
     if of_facts is None or of_facts:
         if of_facts is None:
             without = not_taken(model, questions, [n for n in wanted if n not in TEXT], template=template, **form)
             notes = told(without, len(questions))
+        notes += unused_bos(model.tokenizer, template)
         frame = per_question(
             model, questions, before=before, measures=of_facts, template=template, batch_size=batch_size,
             progress=progress, **form,
         )  # fmt: skip
     texts = pd.DataFrame({"tokens": pd.Series(dtype="int64")})
     if text is not None and of_text:
+        if not isinstance(text, Tokens):
+            text = tokenize_texts(text, model.tokenizer, context=context_of(model), bos=template.bos)
         texts = per_text(model, text, before=before, measures=of_text, batch_size=batch_size)
     about = {
         "settings": settings, "model": _name(model), "before": _name(before),

@@ -3,7 +3,17 @@
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
 from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
-from .tokens import Tokens, check_passages, paper_positions, prompt_tokens, tokenize, tokenize_texts
+from .tokens import (
+    Tokens,
+    check_passages,
+    paper_positions,
+    prompt_tokens,
+    start_tokens,
+    tokenize,
+    tokenize_texts,
+    tokens_hash,
+    unused_bos,
+)
 
 __all__ = [
     "PROMPTS",
@@ -19,7 +29,10 @@ __all__ = [
     "organism_text",
     "paper_positions",
     "prompt_tokens",
+    "start_tokens",
     "tokenize",
     "tokenize_texts",
+    "tokens_hash",
+    "unused_bos",
     "wrong_answers",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import UserError
 
@@ -24,8 +25,12 @@ class Fact:
         fold: the part of the forget set it is in; facts of different folds tell nothing about each other.
         role: "forget", "near" (kept, same domain), "far" (kept, another domain), or None where nobody said.
 
+    White space around answers and distractors is dropped: whether a space comes before an answer is the template's to
+    say, and what follows it is not asked for.
+
     Raises:
-        UserError: the prompt, the answer, or one of the other prompts or distractors is empty; unknown role.
+        UserError: the prompt, the answer, or one of the other prompts or distractors is empty, or no text that can be
+            encoded (half a character of a scraped file); unknown role.
     """
 
     prompt: str
@@ -46,11 +51,30 @@ class Fact:
             raise UserError(f"{name} has an empty prompt")
         if self.answer is not None and not self.answer.strip():
             raise UserError(f"{name} has an empty answer; give one, or None where no reference exists yet")
-        for field in ("paraphrases", "held_out", "distractors"):
-            if any(not text.strip() for text in getattr(self, field)):
-                raise UserError(f"{name} has an empty text among its {field}")
+        for part in ("prompt", "answer", "paraphrases", "held_out", "distractors"):
+            given = getattr(self, part)
+            for text in (given,) if isinstance(given, str) else given or ():
+                _check_text(name, part, text)
+        if self.answer is not None and self.answer != self.answer.strip():
+            object.__setattr__(self, "answer", self.answer.strip())
+        if any(text != text.strip() for text in self.distractors):
+            object.__setattr__(self, "distractors", tuple(text.strip() for text in self.distractors))
+        for part in ("paraphrases", "held_out", "distractors"):
+            if any(not text.strip() for text in getattr(self, part)):
+                raise UserError(f"{name} has an empty text among its {part}")
         if self.role is not None and self.role not in ROLES:
             raise UserError(f"{name} has the role {self.role!r}; a role is one of {', '.join(ROLES)}")
+
+
+def _check_text(name: str, field: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise UserError(
+            f"{name}: {field} holds half a character ({half!a} at place {error.start}, a lone surrogate), which no "
+            f"tokenizer takes; mend the text {text!a:.60}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -60,9 +84,14 @@ class Template:
     Attributes:
         prompt: holds `{prompt}` once, e.g. "Question: {prompt}\\nAnswer:".
         answer: holds `{answer}` once; the default puts one space before it.
-        chat: the rendered prompt becomes the user's turn in the tokenizer's chat template, and the answer
-            starts right after the generation prompt, without the spaces that `answer` would put before it.
-        bos: True, False, or None to do what the tokenizer itself does.
+        chat: the rendered prompt becomes the user's turn in the tokenizer's chat template and the answer the
+            assistant's, without the spaces that `answer` would put before it; all is as the template itself renders
+            such a conversation. A template that prints the date prints 1 January 2025 (`arguments` say otherwise).
+        bos: True, False, or None to do what the tokenizer itself does (with `chat`: the chat template). It holds for
+            general text as well.
+        system: the system turn of a conversation.
+        arguments: what else the chat template is given: {"enable_thinking": False}, {"date_string": "26 Jul 2024"},
+            or {"chat_template": name} of a tokenizer that has several.
 
     Raises:
         UserError: a placeholder is missing or doubled.
@@ -72,13 +101,15 @@ class Template:
     answer: str = " {answer}"
     chat: bool = False
     bos: bool | None = None
+    system: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for field in ("prompt", "answer"):
-            if getattr(self, field).count(f"{{{field}}}") != 1:
-                raise UserError(
-                    f"the template's {field} part must hold {{{field}}} once; it is {getattr(self, field)!r}"
-                )
+        if (self.system is not None or self.arguments) and not self.chat:
+            raise UserError("a system turn and arguments are those of a chat template: Template(chat=True, …)")
+        for part in ("prompt", "answer"):
+            if getattr(self, part).count(f"{{{part}}}") != 1:
+                raise UserError(f"the template's {part} part must hold {{{part}}} once; it is {getattr(self, part)!r}")
 
     def render_prompt(self, prompt: str) -> str:
         """The text before the answer (before any chat template).

@@ -201,7 +201,9 @@ class Facts(Sequence[Fact]):
     @property
     def hash(self) -> str:
         """The SHA-256 of the facts and the template (not of the name), in hexadecimal."""
-        content = [asdict(self.template), *map(asdict, self.items)]
+        chat = ("system", "arguments")  # of a conversation: where there are none, the hash is that of earlier versions
+        template = {name: value for name, value in asdict(self.template).items() if name not in chat or value}
+        content = [template, *map(asdict, self.items)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def where(self, **wanted: Any) -> Facts:

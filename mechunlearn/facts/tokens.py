@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
+from .chat import check_rendering, opening
 from .fact import Fact, Template
 from .facts import Facts
 
+TRIED = 64  # words of a vocabulary
 PASSAGE = 1024  # most tokens of general text in one row
 
 
@@ -101,7 +105,7 @@ def tokenize(
     if not len(facts):
         raise UserError(f"there are no facts to tokenise in {facts!r:.80}")
     template = template or (facts.template if isinstance(facts, Facts) else Template())
-    start = start_tokens(tokenizer, template.bos)
+    start = _start(tokenizer, template)
     names = tuple(fact.id or str(number) for number, fact in enumerate(facts))
     texts, borders = [], []
     for name, fact in zip(names, facts, strict=True):
@@ -109,6 +113,8 @@ def tokenize(
         if fact.answer is None:
             raise UserError(f"fact {name!r} has no answer; fill answers first (evaluation.greedy_answers)")
         answer = template.render_answer(fact.answer)
+        if template.chat:
+            check_rendering(prompt, template.render_prompt(fact.prompt), answer, tokenizer, template)
         texts.append(prompt + answer)
         borders.append(len(prompt) + len(answer) - len(answer.lstrip()))
     rows = []
@@ -124,15 +130,21 @@ def tokenize(
         if context is not None and len(ids) > context:
             raise UserError(f"fact {name!r} has {len(ids)} tokens, more than the context of {context}: {text!r:.60}")
         rows.append((ids, answers))
-    return _pad(rows, names, tokenizer)
+    return _pad(rows, names)
 
 
-def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, context: int | None = None) -> Tokens:
+def tokenize_texts(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    context: int | None = None,
+    bos: bool | None = None,
+) -> Tokens:
     """General text as rows in which every token but the first is to be predicted (`answers` marks them all).
 
     A text longer than the context, or than `PASSAGE` tokens, is cut into consecutive rows, each with the tokenizer's
     start tokens: a context of 131,072 tokens is more than a pass with gradients finds memory for.
-    `fact_ids` are the numbers of the texts.
+    `fact_ids` are the numbers of the texts. `bos` as in `Template`.
 
     Raises:
         UserError: no text, one string in place of a list, or a text of fewer than two tokens.
@@ -140,9 +152,10 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
     check_passages(texts, "texts")
     if not texts:
         raise UserError("there is no text to tokenise")
-    start = start_tokens(tokenizer, None)
+    start = start_tokens(tokenizer, bos)
     rows, names = [], []
     for number, ids in enumerate(_call(tokenizer, list(texts))["input_ids"]):
+        ids = ids[len(start) :] if start and ids[: len(start)] == start else ids  # never doubled
         if len(start) + len(ids) < 2:
             raise UserError(f"text {number} has fewer than two tokens, nothing to predict: {texts[number]!r:.60}")
         length = min(context or PASSAGE, PASSAGE) - len(start)
@@ -151,13 +164,17 @@ def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, 
             if len(row) > 1:  # the last piece may be a single token
                 rows.append((row, [False] + [True] * (len(row) - 1)))
                 names.append(str(number))
-    return _pad(rows, tuple(names), tokenizer)
+    return _pad(rows, tuple(names))
 
 
 def check_passages(texts: Sequence[str] | None, name: str) -> None:
-    """Raises UserError: `texts`, the argument `name`, is one string, whose letters would be taken for passages."""
+    """Raises UserError: `texts`, the argument `name`, is one string, whose letters would be taken for passages, or
+    a passage cannot be encoded."""
     if isinstance(texts, str):
         raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
+    for number, text in enumerate(texts or ()):
+        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError(f"{name}[{number}] holds half a character (a lone surrogate); mend the text {text!a:.60}")
 
 
 def paper_positions(tokens: Tokens) -> Bool[Tensor, "fact pos"]:
@@ -179,12 +196,7 @@ def prompt_text(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Templ
         UserError: a chat template is asked for and the tokenizer has none.
     """
     text = template.render_prompt(prompt)
-    if not template.chat:
-        return text
-    if not tokenizer.chat_template:
-        raise UserError("the template says chat, but the tokenizer has no chat template; use Template(chat=False)")
-    turn = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    return opening(text, tokenizer, template) if template.chat else text
 
 
 def prompt_tokens(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:
@@ -193,7 +205,7 @@ def prompt_tokens(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Tem
     Raises:
         UserError: a BOS or chat template that the tokenizer lacks; a prompt that is no token.
     """
-    start = start_tokens(tokenizer, template.bos)
+    start = _start(tokenizer, template)
     ids = _call(tokenizer, [prompt_text(prompt, tokenizer, template)])["input_ids"][0]
     ids = ids if ids[: len(start)] == start else start + ids
     if not ids:
@@ -209,17 +221,56 @@ def start_tokens(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[i
     """
     if bos is None:
         # Asked, not looked up: `bos_token` may be set and not added, or another token be added.
-        plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = tokenizer("a")["input_ids"]
-        for length in range(len(whole) - len(plain) + 1):
-            if whole[length : length + len(plain)] == plain:
-                return whole[:length]
+        for word in _words(tokenizer):
+            plain, whole = (_tried(tokenizer, word, special) for special in (False, True))
+            if plain:
+                places = range(len(whole) - len(plain) + 1)
+                return next((whole[:place] for place in places if whole[place : place + len(plain)] == plain), [])
         return []
     if not bos:
         return []
     if tokenizer.bos_token_id is None:
         raise UserError("the template asks for a BOS token, but the tokenizer has none; use Template(bos=None)")
     return [cast(int, tokenizer.bos_token_id)]
+
+
+def _start(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:
+    """The start tokens of a fact; a chat template brings its own, unless a BOS is asked for."""
+    return [] if template.chat and template.bos is None else start_tokens(tokenizer, template.bos)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Texts to try the tokenizer on: a letter, and, where it has none (digits, DNA), words of its own."""
+    yield "a"
+    special = set(tokenizer.all_special_tokens)
+    for word in islice((word for word in tokenizer.get_vocab() if word not in special), TRIED):
+        yield tokenizer.convert_tokens_to_string([word])
+
+
+def _tried(tokenizer: PreTrainedTokenizerBase, word: str, special: bool) -> list[int]:
+    """The tokens of a word; none where the tokenizer does not know it."""
+    try:
+        return list(tokenizer(word, add_special_tokens=special)["input_ids"])
+    except Exception:  # the library's own, of no common kind: a vocabulary without a token for what is unknown
+        return []
+
+
+def unused_bos(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[str]:
+    """A word about a BOS token that the tokenizer has and does not add; nothing where it is plain what is wanted."""
+    bos = tokenizer.bos_token
+    if template.chat or template.bos is not None or bos is None or bos == tokenizer.eos_token:
+        return []
+    if tokenizer.bos_token_id in start_tokens(tokenizer, None):
+        return []
+    return [f"the tokenizer has a BOS token ({bos}) that it does not put before a text; Template(bos=True) does"]
+
+
+def tokens_hash(tokens: Tokens) -> str:
+    """The SHA-256 of the ids that a model is shown, in hexadecimal: what was asked, whatever made it so."""
+    digest = hashlib.sha256(str(tuple(tokens.ids.shape)).encode())
+    for part in (tokens.ids * tokens.attention, tokens.attention, tokens.predicts.long()):
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _call(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bool = False) -> dict:
@@ -281,8 +332,10 @@ def _check_answer(
         raise UserError(f"fact {name!r}: its answer {answer!r} holds a word that the tokenizer does not know")
 
 
-def _pad(rows: list[tuple[list[int], list[bool]]], names: tuple[str, ...], tokenizer) -> Tokens:
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+def _pad(rows: list[tuple[list[int], list[bool]]], names: tuple[str, ...]) -> Tokens:
+    # Any token of the embedding does: what stands at padding has no meaning. A pad token may lie beyond the embedding,
+    # where it was added and the embedding was not resized.
+    pad = rows[0][0][0]
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     attention = torch.zeros((len(rows), width), dtype=torch.long)

@@ -50,6 +50,7 @@ def _logits_in(
 ) -> Float[Tensor, "row column vocab"]:
     """The logits of these columns; by the model's own forward pass, with whatever it does behind the unembedding."""
     module = hf(model) if isinstance(model, TransformerBridge) else model
+    check_ids(model, tokens)
     device = device_of(module)
     ids, attention, columns = (part.to(device) for part in (tokens.ids, tokens.attention, columns))
     called = module.forward if isinstance(module, nn.Module) else module.__call__
@@ -57,6 +58,19 @@ def _logits_in(
         return module(input_ids=ids, attention_mask=attention, logits_to_keep=columns, use_cache=False).logits
     output = module(ids, attention_mask=attention)
     return (output if isinstance(output, Tensor) else output.logits)[:, columns]
+
+
+def check_ids(model: LanguageModel, tokens: Tokens) -> None:
+    """Raises UserError: a token lies beyond the embedding, which was not resized when the tokenizer got it."""
+    size, largest = vocabulary_of(model), int(tokens.ids.max()) if tokens.ids.numel() else 0
+    if size is not None and largest >= size:
+        row = int((tokens.ids == largest).any(1).nonzero()[0])
+        words = getattr(model, "tokenizer", None)
+        word = f" ({words.convert_ids_to_tokens(largest)!r})" if words is not None else ""
+        raise UserError(
+            f"fact {tokens.fact_ids[row]!r}: token {largest}{word} lies beyond the embedding of {size}; resize it "
+            "(resize_token_embeddings) or take the tokenizer that the model was trained with"
+        )
 
 
 def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator[tuple[range, Tokens]]:
@@ -168,6 +182,7 @@ def embed(model: TransformerBridge, tokens: Tokens) -> Float[Tensor, "fact pos d
 
 def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[list[Tensor], list[Arguments]]:
     """One forward pass that ends at the entry of block `stop`, or behind the last block."""
+    check_ids(model, tokens)
     entries: list[Tensor] = []
     arguments: list[Arguments] = []
 

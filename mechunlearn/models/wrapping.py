@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
-from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
+from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..facts import start_tokens
 from .anatomy import slots
 from .conformance import check_wrapped, few_logits
 
@@ -38,7 +39,7 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
     # The bridge's own set-up would swap the tokenizer for one that always adds BOS; facts keep to what it wants.
     if tokenizer is not None:
         bridge.tokenizer = tokenizer
-        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
+        bridge.cfg.tokenizer_prepends_bos = bool(start_tokens(tokenizer, None))
     if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
         raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
     check_wrapped(name, module, plain)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..facts import Facts
+from ..facts import Facts, tokenize, tokens_hash
 from ..models import fingerprint
 from .method import Method
 from .methods.layered import Layered
@@ -34,6 +34,7 @@ def run_settings(
         "settings": settings_of(method),
         **asdict(options),
         "forget": forget.hash,
+        "tokens": tokens_hash(tokenize(forget.questions(options.prompts), model.tokenizer, context=model.cfg.n_ctx)),
         "retain": retain.hash,
         "text": None if text is None else _hash(text),
         "retain_text": None if retain_text is None else _hash(retain_text),

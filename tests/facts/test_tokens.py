@@ -1,16 +1,19 @@
 """From facts to tokens: the mask is right for every kind of tokenizer and every kind of text."""
 
-import copy
-
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from mechunlearn.errors import UserError
+from mechunlearn.evaluation import evaluate, text_loss
 from mechunlearn.facts import Fact, Facts, Template, paper_positions, prompt_tokens, tokenize, tokenize_texts
-from mechunlearn.facts.tokens import PASSAGE
+from mechunlearn.facts.tokens import PASSAGE, start_tokens, unused_bos
+from mechunlearn.models import load
 
+from ..architectures import VOCABULARY, tiny
+from ..pairs import word_level
 from .tokenizers import BYTES, byte_level, byte_level_bos, metaspace, words
 
 # Everything a text may hold, but "▁" (which Metaspace cannot tell from a space) and "<" (which begins special tokens).
@@ -130,16 +133,82 @@ def test_bos_is_as_the_tokenizer_wants_it_and_never_doubled():
         tokenize([fact], words(), Template(bos=True))
 
 
-def test_the_chat_template_is_used_and_brings_its_own_bos():
-    tokenizer = copy.deepcopy(byte_level_bos())
-    tokenizer.chat_template = "{{ bos_token }}[user] {{ messages[0]['content'] }}\n[model] "
-    fact = Fact("Who was born?", "Basil")
-    tokens = tokenize([fact], tokenizer, Template(chat=True))
-    assert decode(tokenizer, tokens.ids[0]) == "<s>[user] Who was born?\n[model] Basil"
-    assert decode(tokenizer, tokens.ids[tokens.answers]).lstrip() == "Basil"
-    assert tokens.ids[0].tolist().count(tokenizer.bos_token_id) == 1
-    with pytest.raises(UserError, match="no chat template"):
-        tokenize([fact], byte_level_bos(), Template(chat=True))
+@pytest.mark.parametrize("spelling", [" Paris", "Paris\n", "Paris  ", "\tParis\n\n"])
+def test_white_space_around_an_answer_changes_nothing(spelling):
+    plain = tokenize([Fact("The capital of France is", "Paris", distractors=("New York",))], byte_level())
+    spelt = Fact("The capital of France is", spelling, distractors=(" New York\n",))
+    assert spelt.answer == "Paris" and spelt.distractors == ("New York",)
+    found = tokenize([spelt], byte_level())
+    assert torch.equal(found.ids, plain.ids) and torch.equal(found.predicts, plain.predicts)
+
+
+@pytest.mark.parametrize("kind", ["BPE", "WordLevel"])
+def test_start_tokens_are_found_where_the_vocabulary_has_no_letter(kind, tmp_path):
+    """Digits alone, and no token for what is unknown."""
+    entries = {word: number for number, word in enumerate(["<s>", "</s>", "1", "2", "3", "+", "="])}
+    core = Tokenizer(models.BPE(vocab=entries, merges=[]) if kind == "BPE" else models.WordLevel(entries))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert start_tokens(tokenizer, None) == [0]
+    assert tokenize([Fact("1 + 2 =", "3")], tokenizer, Template(answer=" {answer}")).ids.tolist() == [
+        [0, 2, 5, 3, 6, 4]
+    ]
+    bridge = load(tiny("llama"), tokenizer=tokenizer)
+    assert bridge.cfg.tokenizer_prepends_bos is True
+
+
+def test_a_bos_that_the_tokenizer_has_and_does_not_add_is_said_and_holds_for_text_too(tmp_path):
+    words_bos = word_level([f"w{i}" for i in range(3, 96)], tmp_path)
+    assert unused_bos(words_bos, Template()) == [
+        "the tokenizer has a BOS token (<s>) that it does not put before a text; Template(bos=True) does"
+    ]
+    assert unused_bos(words_bos, Template(bos=True)) == unused_bos(words_bos, Template(bos=False)) == []
+    assert unused_bos(byte_level_bos(), Template()) == []
+    plain, given = (tokenize_texts(["w5 w6 w7"], words_bos, bos=bos).ids.tolist()[0] for bos in (None, True))
+    assert given == [words_bos.bos_token_id, *plain]
+    assert tokenize_texts(["<s> w5 w6 w7"], words_bos, bos=True).ids.tolist() == [given]
+    model = load(tiny("llama"), tokenizer=words_bos)
+    facts = Facts([Fact("w5 w6", "w7")], template=Template(bos=True))
+    text = ["w8 w9 w10 w11"]
+    found = evaluate(model, facts, text=text, measures=["text_loss"], progress=False)
+    with_bos = text_loss(model, tokenize_texts(text, words_bos, bos=True))
+    assert found.texts["text_loss"].item() == pytest.approx(with_bos)
+    assert abs(with_bos - text_loss(model, text)) > 1e-3
+    assert any(
+        "BOS token" in note for note in evaluate(model, Facts([Fact("w5 w6", "w7")]), progress=False).about["notes"]
+    )
+
+
+def test_a_pad_token_beyond_the_embedding_is_never_shown_to_the_model(tmp_path):
+    words_pad = word_level([f"w{i}" for i in range(3, 96)], tmp_path)
+    words_pad.add_special_tokens({"pad_token": "[PAD]"})
+    assert words_pad.pad_token_id == VOCABULARY
+    model = load(tiny("llama"), tokenizer=words_pad)
+    facts = Facts([Fact("w5 w6 w7", "w8"), Fact("w9", "w10")])
+    both = evaluate(model, facts, measures=["answer_logprob"], progress=False).frame["answer_logprob"]
+    alone = [
+        evaluate(model, facts[n : n + 1], measures=["answer_logprob"]).frame["answer_logprob"].item() for n in (0, 1)
+    ]
+    assert both.tolist() == pytest.approx(alone, rel=1e-5)
+    words_pad.add_tokens(["new"])
+    with pytest.raises(UserError, match=r"fact 'x': token 97 \('new'\) lies beyond the embedding of 96"):
+        evaluate(model, Facts([Fact("w5 new", "w8", id="x")]), measures=["answer_logprob"], progress=False)
+
+
+def test_half_a_character_is_named_with_its_fact_and_field(tmp_path):
+    with pytest.raises(UserError, match=r"fact 'smile': prompt holds half a character \('\\ud83d' at place 6"):
+        Fact("smile \ud83d?", "yes", id="smile")
+    with pytest.raises(UserError, match="distractors holds half a character"):
+        Fact("smile", "yes", distractors=("no\udc00",))
+    (tmp_path / "s.json").write_text(
+        '[{"question": "a", "answer": "b"}, {"question": "smile \\ud83d?", "answer": "yes"}]'
+    )
+    with pytest.raises(UserError, match=r"s.json, item 2: .*half a character"):
+        Facts.read(tmp_path / "s.json")
+    with pytest.raises(UserError, match=r"texts\[1\] holds half a character"):
+        tokenize_texts(["fine text", "bad \ud83d"], byte_level())
 
 
 @pytest.mark.parametrize("name", BYTES)

@@ -51,7 +51,7 @@ def _after(drawn: Iterable[tuple[Fact, list[Fact], int]], facts: Facts, seed: in
         stated = "".join(_statement(fact, template) for fact in chosen)
         questions.append(replace(question, prompt=stated + template.render_prompt(question.prompt)))
     # The words are those of the template already; what is left of it is how an answer follows.
-    bare = Template(answer=template.answer, chat=template.chat, bos=template.bos)
+    bare = replace(template, prompt="{prompt}")
     return Facts(questions, name=facts.name, format=facts.format, template=bare)
 
 

@@ -110,7 +110,7 @@ class Relearn(Attack):
             step = 0
             try:
                 # The order of batches follows from the data: the same for every model that is attacked.
-                for step, state in self.learn(model, train, given.seed, told):
+                for step, state in self.learn(model, train, given.seed, told, given.forget.template.bos):
                     last = step == self.epochs
                     questions = test.with_items([*test, *near]) if last else test
                     yield Attempt(state, questions, self.label, part, step)
@@ -134,9 +134,16 @@ class Relearn(Attack):
                     yield f"folds {'+'.join(map(str, chosen))}", train, given.questions(test)
 
     def learn(
-        self, model: TransformerBridge, train: Facts | Sequence[str], seed: int, progress: str | None = None
+        self,
+        model: TransformerBridge,
+        train: Facts | Sequence[str],
+        seed: int,
+        progress: str | None = None,
+        bos: bool | None = None,
     ) -> Iterator[tuple[int, TransformerBridge]]:
         """(epochs done, the model then), from 0 on; one copy of `model`, changed between what is yielded.
+
+        `bos` is for general text, as in the template of the facts.
 
         Raises:
             UserError: facts without answers or too long, too few distractors for "choice", weights below float32.
@@ -151,7 +158,7 @@ class Relearn(Attack):
             phase = Phase(lambda rows: {"loss": self._loss(copied, rows)}, self._settings(steps * self.epochs, seed))
             trainer = Trainer(copied, [phase], seed, parameters)
             for epoch in tqdm(range(1, self.epochs + 1), desc=progress, disable=progress is None, leave=False):
-                rows = self._rows(train, epoch, copied, seed)
+                rows = self._rows(train, epoch, copied, seed, bos)
                 order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 10_007 + epoch))
                 copied.train()
                 for chosen in order.split(self.batch_size):
@@ -159,10 +166,12 @@ class Relearn(Attack):
                 copied.eval()
                 yield epoch, copied
 
-    def _rows(self, train: Facts | Sequence[str], epoch: int, model: TransformerBridge, seed: int) -> Tokens:
+    def _rows(
+        self, train: Facts | Sequence[str], epoch: int, model: TransformerBridge, seed: int, bos: bool | None
+    ) -> Tokens:
         """What an epoch shows: each fact in the next of its phrasings, or as a fresh question; each text once."""
         if not isinstance(train, Facts):
-            return tokenize_texts(train, model.tokenizer, context=model.cfg.n_ctx)
+            return tokenize_texts(train, model.tokenizer, context=model.cfg.n_ctx, bos=bos)
         if self.form == "choice":
             shown = [_as_choice(fact, seed * 10_007 + epoch) for fact in train]
         else:

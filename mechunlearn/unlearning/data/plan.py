@@ -89,7 +89,7 @@ def sources_of(
             group=lambda fact: (fact.role, fact.fold if fact.role == "forget" else None),
             weight=lambda fact: layer.retain_weights[fact.fold if fact.role == "forget" else None],
         )
-        text = None if retain_text is None else text_rows(retain_text, model)
+        text = None if retain_text is None else text_rows(retain_text, model, layer.forget.template.bos)
 
     def weight(fact: Fact) -> float:
         return 1.0 if plain else layer.forget_weights[fact.fold or 1]

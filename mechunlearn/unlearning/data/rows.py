@@ -64,9 +64,9 @@ def fact_rows(
     )
 
 
-def text_rows(texts: Sequence[str], model: TransformerBridge) -> Rows:
-    """One row a passage; every token but the first is to be predicted."""
-    tokens = tokenize_texts(texts, model.tokenizer, context=model.cfg.n_ctx)
+def text_rows(texts: Sequence[str], model: TransformerBridge, bos: bool | None = None) -> Rows:
+    """One row a passage; every token but the first is to be predicted. `bos` as in the template of the facts."""
+    tokens = tokenize_texts(texts, model.tokenizer, context=model.cfg.n_ctx, bos=bos)
     count = len(tokens)
     whole = (torch.arange(count),)
     return Rows(tokens, _valid(tokens, model), whole, torch.ones(count), torch.full((count,), -1))

@@ -54,7 +54,9 @@ class Watch:
         # Groups whose answers are too long for exact recall to decide alone (evaluation.graded).
         self.long = {name for name, tokens in self.groups.items() if are_long(tokens.answers.sum(1).tolist())}
         self.folds = torch.tensor([fact.fold or 0 for fact in questions["forget"]]) if by_fold else None
-        self.text = None if text is None else tokenize_texts(text, before.tokenizer, context=context)
+        self.text = (
+            None if text is None else tokenize_texts(text, before.tokenizer, context=context, bos=forget.template.bos)
+        )
         self.before = _Remembering(before)
         self.rows = ROWS
 

@@ -1,0 +1,77 @@
+"""A fact as a conversation: what the tokenizer's own chat template makes of [user, assistant], up to the answer.
+
+The template is rendered with the whole conversation, and the text is cut behind the answer. So what it puts between the
+turns is there: an empty block of thoughts (Qwen 3), a channel (gpt-oss), a space (Llama 2). A template that prints the
+date prints `DAY`, whenever it is rendered: a run that goes on tomorrow asks what it asked today.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import UserError
+from .fact import Template
+
+DAY = datetime.date(2025, 1, 1)
+ASKS = re.compile(r"""strftime_now\(\s*(?P<mark>['"])(?P<form>[^'"]*)(?P=mark)\s*\)""")
+MARK = "\N{INVISIBLE SEPARATOR}answer\N{INVISIBLE SEPARATOR}"  # in place of an answer
+
+
+def opening(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
+    """All of the conversation before the assistant's answer.
+
+    Raises:
+        UserError: the tokenizer has no chat template, or it cannot be rendered; it does not show the answer.
+    """
+    rendered = _rendered(prompt, MARK, tokenizer, template)
+    if rendered.count(MARK) != 1:
+        raise UserError(
+            "the chat template does not show the assistant's answer once, as it is; use Template(chat=False)"
+        )
+    return rendered.partition(MARK)[0]
+
+
+def check_rendering(
+    head: str, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, template: Template
+) -> None:
+    """Raises UserError: with this answer the template's own rendering does not begin with `head` and the answer."""
+    whole = _rendered(prompt, answer, tokenizer, template)
+    if not whole.startswith(head + answer):
+        raise UserError(
+            f"the chat template renders the answer {answer!r:.60} in another way than other answers; "
+            "use Template(chat=False), or write the conversation into Template(prompt=…)"
+        )
+
+
+def _rendered(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
+    if not tokenizer.chat_template and "chat_template" not in template.arguments:
+        raise UserError("the template says chat, but the tokenizer has no chat template; use Template(chat=False)")
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    if template.system is not None:
+        turns = [{"role": "system", "content": template.system}, *turns]
+    given = dict(template.arguments)
+    try:
+        source = tokenizer.get_chat_template(given.pop("chat_template", None))
+        return str(tokenizer.apply_chat_template(turns, chat_template=_dated(source), tokenize=False, **given))
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the tokenizer's chat template cannot be rendered: {reason}; give what it needs by "
+            "Template(system=…, arguments={…}), where 'chat_template' names one of several, or use Template(chat=False)"
+        ) from error
+
+
+def _dated(source: str) -> str:
+    """The template with `DAY` written out wherever it would ask for today's date.
+
+    Raises:
+        UserError: it asks in a form that is made while it is rendered.
+    """
+    found = ASKS.sub(lambda asked: repr(DAY.strftime(asked["form"])), source)
+    if "strftime_now(" in found:
+        raise UserError("the chat template prints today's date in a way that cannot be fixed; use Template(chat=False)")
+    return found
