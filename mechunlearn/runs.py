@@ -1,7 +1,7 @@
 """Run folders: what a long job leaves behind, whole or not at all, so that it can be interrupted at any moment.
 
     run.json        kind, settings, versions, and when it is done: what was found ("about")
-    units/*.parquet the finished pieces of the job; never computed twice
+    units/*.parquet the finished pieces of the job, each with what it was made of; never computed twice
     *.parquet       the finished frames
 
 A file appears under its name only when it is complete: written beside it, flushed to disk, renamed.
@@ -9,33 +9,48 @@ A file appears under its name only when it is complete: written beside it, flush
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .errors import UserError
 
+MADE_OF = b"mechunlearn.made_of"  # in the metadata of a piece
+MAKERS = ("mechunlearn", "code", "torch", "transformers", "transformer-lens")  # of the numbers
 PACKAGES = ("mechunlearn", "torch", "transformers", "transformer-lens", "peft", "numpy", "pandas")
 
 
 def versions() -> dict[str, str]:
     """Versions of what made a result."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), "machine": platform.machine(), "code": _code()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+@cache
+def _code() -> str:
+    """A short hash of the package's own source: between two releases it changes and the version does not."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.relative_to(Path(__file__).parent).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -87,8 +102,11 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 class RunFolder:
     """One job's folder, made or gone on with; with `begin=False` only asked whether it could be.
 
+    An unfinished run is gone on with by the versions that began it: pieces that two versions made would stand side by
+    side as if one had made them all. A finished one is only read, whatever made it.
+
     Raises:
-        UserError: the folder holds something else, or a run of other settings.
+        UserError: the folder holds something else, a run of other settings, or an unfinished one of other versions.
     """
 
     def __init__(self, path: str | Path, kind: str, settings: Mapping[str, Any], *, begin: bool = True) -> None:
@@ -115,19 +133,45 @@ class RunFolder:
                     f"{self.path}: holds a run of other settings ({key} was {_short(theirs.get(key))}, now "
                     f"{_short(self.settings.get(key))}); give a new folder, or the same settings to go on"
                 )
+        began, now = found.get("versions", {}), versions()
+        other = [
+            f"{name} was {began[name]}, now {now[name]}" for name in MAKERS if began.get(name, now[name]) != now[name]
+        ]
+        if other and not found.get("about"):
+            raise UserError(
+                f"{self.path}: holds an unfinished run that other versions began ({'; '.join(other)}), whose pieces "
+                "would be mixed with new ones; go on with those versions, or give a new folder"
+            )
 
     def _write(self, about: Mapping[str, Any]) -> None:
         content = {"kind": self.kind, "settings": self.settings, "versions": versions(), "about": about}
         write_json(self.path / "run.json", content)
 
-    def unit(self, name: str) -> pd.DataFrame | None:
-        """A finished piece of the job, or None."""
-        path = self.path / "units" / f"{name}.parquet"
-        return read_frame(path) if path.exists() else None
+    def unit(self, name: str, of: Sequence[str] = ()) -> pd.DataFrame | None:
+        """A finished piece of the job, or None.
 
-    def finish_unit(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a finished piece."""
-        write_frame(self.path / "units" / f"{name}.parquet", frame)
+        Raises:
+            UserError: it was made of something else than `of` (the questions in it, say, in their order).
+        """
+        path = self.path / "units" / f"{name}.parquet"
+        if not path.exists():
+            return None
+        held = json.loads((pq.read_schema(path).metadata or {}).get(MADE_OF, b"null"))
+        if held is not None and held != list(of):
+            odd = next((pair for pair in zip_longest(held, of) if pair[0] != pair[1]), None)
+            raise UserError(
+                f"{path}: this piece was made of {len(held)} parts, and now it would be of {len(of)} (first that "
+                f"differs: {odd}): batches are planned in another way than when the run began; give a new folder"
+            )
+        return read_frame(path)
+
+    def finish_unit(self, name: str, frame: pd.DataFrame, of: Sequence[str] = ()) -> None:
+        """Keep a finished piece, and what it was made of."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        told = {**(table.schema.metadata or {}), MADE_OF: json.dumps(list(of)).encode()}
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(told), buffer)
+        write_atomically(self.path / "units" / f"{name}.parquet", buffer.getvalue())
 
     @property
     def finished(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import pandas as pd
 import pytest
 
+from mechunlearn import runs
 from mechunlearn.errors import UserError
 from mechunlearn.runs import RunFolder, read_frame, read_run, write_atomically
 
@@ -67,3 +68,35 @@ def test_broken_and_missing_frames_are_named(tmp_path):
     (tmp_path / "frame.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_frame(tmp_path / "frame.parquet")
+
+
+@pytest.mark.parametrize("package", ["mechunlearn", "code", "torch", "transformers", "transformer-lens"])
+def test_an_unfinished_run_of_other_versions_is_not_gone_on_with(tmp_path, package, monkeypatch):
+    begun = RunFolder(tmp_path / "run", "kind", {"a": 1})
+    begun.finish_unit("0", FRAME)
+    now = runs.versions() | {package: "99"}
+    monkeypatch.setattr(runs, "versions", lambda: now)
+    said = rf"other versions began \({package} was .*, now 99\), whose pieces would be mixed.*give a new folder"
+    with pytest.raises(UserError, match=said):
+        RunFolder(tmp_path / "run", "kind", {"a": 1})
+    monkeypatch.undo()
+    RunFolder(tmp_path / "run", "kind", {"a": 1}).finish({"found": 3}, frame=FRAME)
+    monkeypatch.setattr(runs, "versions", lambda: now)
+    assert RunFolder(tmp_path / "run", "kind", {"a": 1}).finished  # a finished one is only read
+
+
+def test_the_code_is_hashed_with_every_file_of_it():
+    assert len(runs.versions()["code"]) == 12
+    assert runs.versions()["code"] == runs._code.__wrapped__()
+
+
+def test_a_piece_made_of_other_things_is_named(tmp_path):
+    begun = RunFolder(tmp_path / "run", "kind", {"a": 1})
+    begun.finish_unit("0", FRAME, ["f1", "f2"])
+    pd.testing.assert_frame_equal(begun.unit("0", ["f1", "f2"]), FRAME)
+    with pytest.raises(
+        UserError, match=r"made of 2 parts, and now it would be of 2 \(first that differs: \('f2', 'f3'\)\)"
+    ):
+        begun.unit("0", ["f1", "f3"])
+    with pytest.raises(UserError, match=r"of 3 \(first that differs: \(None, 'f3'\)\)"):
+        begun.unit("0", ["f1", "f2", "f3"])

@@ -117,8 +117,8 @@ def unlearn(
         name = column.removesuffix("_recall")
         if name.endswith("_token"):
             continue
-        likely = f", probability of an answer token {last[f'{name}_probability']:.2f}"
-        graded = likely if f"{name}_token_recall" in run.frame else ""
+        long = f"{name}_token_recall" in run.frame
+        graded = f", probability of an answer token {last[f'{name}_probability']:.2f}" if long else ""
         typer.echo(f"{name:>8}: {last[column]:.1%} answered right{graded}")
     if "text_kl" in last:
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")

@@ -71,11 +71,12 @@ class Sweep:
         found = []
         with tqdm(total=total, desc="dissect", unit="patch", disable=not progress, leave=False) as bar:
             for number, rows in enumerate(planned):
-                unit = folder.unit(f"{number:05d}") if folder is not None else None
+                asked = [tokens.fact_ids[row] for row in rows]
+                unit = folder.unit(f"{number:05d}", asked) if folder is not None else None
                 if unit is None:
                     unit = self.measure(tokens[rows].trim(), bar.update)
                     if folder is not None:
-                        folder.finish_unit(f"{number:05d}", unit)
+                        folder.finish_unit(f"{number:05d}", unit, asked)
                 else:
                     bar.update(len(self.chosen))
                 found.append(unit)

@@ -19,6 +19,7 @@ from mechunlearn.dissection.sweep import Sweep
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import clone, load, save, slots
+from mechunlearn.runs import RunFolder
 from mechunlearn.sites import DEFAULT
 
 from ..architectures import LAYERS, VOCABULARY, tiny
@@ -282,9 +283,34 @@ def test_questions_that_the_model_before_answers_with_nothing_are_left_out_and_s
     found = dissect(*pair, facts, windows="all", progress=False)
     assert set(found.frame["fact"]) == {facts[0].id, facts[2].id, facts[3].id}
     note = "1 of 4 questions are left out, to which the model before says nothing"
-    assert found.about["notes"] == [note] and f"Mind: {note}" in str(found)
+    assert found.about["notes"][0] == note and f"Mind: {note}" in str(found)
     same = dissect(*pair, Facts([FACTS[0], FACTS[2], FACTS[3]]), windows="all", progress=False)
     assert found.frame["recovery"].tolist() == same.frame["recovery"].tolist()  # an answer that was given is kept
     monkeypatch.setattr(module, "greedy_answers", lambda model, asked, *_, **__: [""] * len(asked))
     with pytest.raises(UserError, match=r"says nothing to any of the 3 questions.*give them answers"):
         dissect(*pair, facts[:3], windows="all", progress=False)
+
+
+def test_pieces_of_other_questions_are_not_gone_on_with(pair, tmp_path, monkeypatch):
+    """Batches that a changed code would plan in another way: the same number of rows, other questions in them."""
+    run = {"run": tmp_path / "run", "sites": "value_vectors", "windows": "all", "batch_size": 3, "progress": False}
+    real = RunFolder.finish_unit
+
+    def stops(self, name, *rest):
+        real(self, name, *rest)
+        if name == "00001":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish_unit", stops)
+        with pytest.raises(KeyboardInterrupt):
+            dissect(*pair, FACTS, **run)
+    units = tmp_path / "run" / "units"
+    first, second = (units / f"0000{n}.parquet" for n in (0, 1))
+    swapped = first.read_bytes(), second.read_bytes()
+    first.write_bytes(swapped[1])
+    with pytest.raises(UserError, match=r"00000.parquet: this piece was made of 3 parts.*planned in another way"):
+        dissect(*pair, FACTS, **run)
+    first.write_bytes(swapped[0])
+    whole = dissect(*pair, FACTS, **(run | {"run": None}))
+    assert dissect(*pair, FACTS, **run).frame["recovery"].equals(whole.frame["recovery"])
