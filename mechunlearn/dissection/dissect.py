@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -16,6 +17,7 @@ from ..evaluation import greedy_answers
 from ..facts import Facts, Template, tokenize, tokens_hash, unused_bos
 from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
+from ..models.precision import in_single
 from ..models.properties import context_of
 from ..runs import RunFolder, versions
 from ..sites import default, resolve
@@ -73,7 +75,8 @@ def dissect(
         tokenizer: whose tokenizer makes tokens of the questions, for both models; matters where the two differ.
         batch_size: questions that are measured together.
         max_tokens: most tokens in one pass of patched rows; lower it where memory is short.
-        device, dtype: as in `load`; None leaves the models as they are given.
+        device, dtype: as in `load`; None leaves the models as they are given. Over weights in half precision all is
+            computed in float32 (`models.precision`), so that the noise is that of float32.
         seed: of the facts drawn for the controls, and of the bootstrap.
         run: folder for the finished pieces. The same call on it goes on where it was interrupted, and ends with the
             same frame.
@@ -132,20 +135,22 @@ def dissect(
     if folder is not None and folder.finished:
         return Dissection.load(folder.path)
 
-    for model in (before, after):
-        check_replay(model, tokens.to(at))
-    measured = Measured(
-        sweep.units(tokens, batch_size, folder, progress), chosen, questions, tokens, has.numpy(), direction,
-        before.tokenizer,
-    )  # fmt: skip
     drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
+    with in_single(before, after):
+        for model in (before, after):
+            check_replay(model, tokens.to(at))
+        units = sweep.units(tokens, batch_size, folder, progress)
+        measured = Measured(units, chosen, questions, tokens, has.numpy(), direction, before.tokenizer)
+        controls = measure_controls(sweep, tokens[drawn].trim().to(at), measured.noise_floor)
+    frame = measured.recovery()
+    notes += _undefined(frame, settings["dtype"])
     constant = {
         "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
         "dtype": settings["dtype"],
     }  # fmt: skip
     result = Dissection(
-        frame=measured.recovery().assign(**constant),
-        controls=measure_controls(sweep, tokens[drawn].trim().to(at), measured.noise_floor),
+        frame=frame.assign(**constant),
+        controls=controls,
         facts=measured.facts(),
         answers=measured.answers(),
         about={
@@ -162,6 +167,18 @@ def dissect(
     if folder is not None:
         folder.finish(result.about, **result.frames)
     return result
+
+
+def _undefined(frame: pd.DataFrame, dtype: str) -> list[str]:
+    """A word about facts without a recovery, and about the precision that decides which these are."""
+    per_metric = frame[~frame["defined"]].groupby("metric", observed=True)["fact"].nunique()
+    if per_metric.empty:
+        return []
+    words = "float32" if dtype in ("float32", "float64") else f"float32 over {dtype} weights"
+    return [
+        f"by {per_metric.idxmax()} {per_metric.max()} of {frame['fact'].nunique()} facts are undefined: there the "
+        f"models differ by less than the noise floor of what is computed in {dtype if dtype == 'float64' else words}"
+    ]
 
 
 def _answered(

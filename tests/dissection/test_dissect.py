@@ -184,12 +184,19 @@ def test_saved_and_opened_again(result, tmp_path):
     pd.testing.assert_frame_equal(again.summary(resamples=50), result.summary(resamples=50))
 
 
-def test_bf16_comes_with_a_larger_noise_floor(pair):
-    options = {"sites": ("mlp_coefficients",), "windows": "all", "progress": False}
-    fine = dissect(*pair, FACTS, **options).about["noise_floor"]
-    coarse_pair = [load(model, device="cpu", dtype="bfloat16") for model in pair]
-    coarse = dissect(*coarse_pair, FACTS, dtype="bfloat16", **options).about["noise_floor"]
-    assert all(coarse[metric] > 100 * fine[metric] for metric in fine)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_gives_the_numbers_of_single_with_the_same_weights(pair, dtype):
+    """Every metric, site, window and control; and the floor is that of float32."""
+    coarse_pair = [load(model, dtype=dtype) for model in pair]
+    fine_pair = [load(model, dtype="float32") for model in coarse_pair]
+    coarse, fine = (
+        dissect(*models, FACTS, windows="single,all", progress=False) for models in (coarse_pair, fine_pair)
+    )
+    assert set(coarse.frame["dtype"]) == {dtype} and coarse.frame["defined"].equals(fine.frame["defined"])
+    for column in ("distance", "baseline"):
+        np.testing.assert_allclose(coarse.frame[column], fine.frame[column], rtol=1e-3, atol=1e-7)
+    assert coarse.about["noise_floor"] == pytest.approx(fine.about["noise_floor"], rel=1e-2)
+    assert coarse.controls["passed"].dropna().all()
 
 
 SCRIPT = """
