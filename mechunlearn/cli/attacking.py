@@ -86,5 +86,5 @@ def attack(
         seed=seed,
         run=out,
     )
-    typer.echo(attack_table(found.frame, found.about["settings"]["left_out"], found.about["notes"]))
+    typer.echo(attack_table(found.frame, found.about["settings"]["left_out"], found.about.get("notes", ())))
     typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")

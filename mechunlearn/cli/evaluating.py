@@ -85,7 +85,7 @@ def evaluate(
         run=out,
     )
     typer.echo(across(found.summary(groups)).to_string())
-    for note in found.about["notes"]:
+    for note in found.about.get("notes", ()):
         typer.echo(f"Mind: {note}.")
     if out is not None:
         typer.echo(f"\nWritten to {out}.")

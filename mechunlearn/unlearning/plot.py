@@ -38,7 +38,7 @@ def plot(frame: pd.DataFrame, about: dict[str, Any]) -> Figure:
     )  # fmt: skip
     for column in [str(name) for name in frame.columns if str(name).endswith("_recall")]:
         name = column.removesuffix("_recall")
-        _draw(figure, frame, column, name.replace("_", " "), _style(name), row=1)
+        _draw(figure, frame, column, name.replace("_token", ", tokens right").replace("_", " "), _style(name), row=1)
     for role in ("near", "far"):
         _limit(figure, budget.get(role), f"least {role} recall", row=1)
     if cost is not None:
@@ -79,6 +79,8 @@ def _ended(about: dict[str, Any]) -> str:
 def _style(name: str) -> dict[str, Any]:
     if name.startswith("fold_"):
         return {"color": FOLDS[(int(name.removeprefix("fold_")) - 1) % len(FOLDS)], "dash": "dot", "width": 1.5}
+    if name.endswith("_token"):  # of long answers: the share of answer tokens that are right
+        return _style(name.removesuffix("_token")) | {"dash": "dash", "width": 1.5}
     return {"color": COLOURS[name], "width": 2.5 if name == "forget" else 2}
 
 

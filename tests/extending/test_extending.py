@@ -221,9 +221,10 @@ def test_a_distance_and_a_measure_are_entries(pair: tuple, workplace: Path, tmp_
 
 
 def test_experts_get_roles_and_are_restored() -> None:
-    """Of a mixture of experts the matrices are stacked; TransformerLens has no name for them."""
+    """Roles of one's own go before the built-in ones: here experts' stacked matrices, as if they were dense."""
     plain = load_experts()
-    assert {slot.roles for slot in slots(plain) if "experts" in slot.name} == {("other",)}
+    experts = {slot.roles for slot in slots(plain) if "experts" in slot.name}
+    assert experts == {("expert_keys",), ("expert_value_vectors",)}
     with pytest.raises(mu.UserError, match="has no such parameters"):
         resolve("value_vectors", plain)
     use(HERE / "experts.py")

@@ -91,3 +91,8 @@ def test_runs_can_be_drawn(knowing, facts):
         figure = result.plot()
         assert {"forget", "near", "far", "general text"} <= set(traces(figure))
         assert figure.to_html()
+
+
+def test_of_long_answers_tokens_right_are_drawn_beside_recall() -> None:
+    found = traces(plot(table(forget_token_recall=[1.0, 0.6, 0.8, 0.7]), about()))
+    assert {"forget", "forget, tokens right", "near"} <= set(found)
