@@ -58,6 +58,13 @@ app.add_typer(organism_app, name="organism")
 FactsOption = Annotated[
     str, typer.Option("--facts", help="A file (JSON lines, JSON, CSV), or the built-in 'organism'.")
 ]
+ColumnsOption = Annotated[
+    str | None, typer.Option(help="Which columns of the facts file hold what: prompt=query,answer=gt.")
+]
+KeysOption = Annotated[
+    str | None,
+    typer.Option(help="How a multiple choice says which is right: text, letter, number from 0, number from 1."),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 TypeOption = Annotated[
     str | None, typer.Option(help="float32, bfloat16, …; default: as given, which for a checkpoint is float32.")

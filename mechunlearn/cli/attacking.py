@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .app import BatchOption, DeviceOption, FactsOption, PromptsOption, SeedOption, TypeOption, app
-from .inputs import passages, split, tell_prompts
+from .app import (
+    BatchOption,
+    ColumnsOption,
+    DeviceOption,
+    FactsOption,
+    KeysOption,
+    PromptsOption,
+    SeedOption,
+    TypeOption,
+    app,
+)  # fmt: skip
+from .inputs import columns_of, passages, split, tell_prompts
 
 
 @app.command()
@@ -29,6 +39,8 @@ def attack(
     prompts: PromptsOption = "held_out",
     batch_size: BatchOption = 64,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    columns: ColumnsOption = None,
+    keys: KeysOption = None,
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
@@ -63,7 +75,7 @@ def attack(
     from ..facts import Facts, organism_text
     from ..reporting import attack_table
 
-    chosen = Facts.read(facts, format)
+    chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
     if not len(chosen.forget):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
     names = split(suite)

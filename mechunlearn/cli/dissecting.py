@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from .app import BatchOption, DeviceOption, FactsOption, LimitOption, PromptsOption, SeedOption, TypeOption, app
+from .app import (
+    BatchOption,
+    ColumnsOption,
+    DeviceOption,
+    FactsOption,
+    KeysOption,
+    LimitOption,
+    PromptsOption,
+    SeedOption,
+    TypeOption,
+    app,
+)  # fmt: skip
 from .inputs import chosen_facts, show, split, tell_prompts
 
 
@@ -19,6 +30,8 @@ def dissect(
     facts: FactsOption,
     out: Annotated[Path, typer.Option(help="Folder for the result; the same call on it resumes.")],
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    columns: ColumnsOption = None,
+    keys: KeysOption = None,
     role: Annotated[
         str | None, typer.Option(help="forget, near, far or all; default: forget where facts have roles.")
     ] = None,
@@ -70,7 +83,7 @@ def dissect(
     result = dissection.dissect(
         before,
         after,
-        chosen_facts(facts, format, role, limit),
+        chosen_facts(facts, format, columns, keys, role, limit),
         sites=split(sites) if sites is not None else None,
         windows=split(windows),
         direction=direction,

@@ -9,8 +9,10 @@ import typer
 
 from .app import (
     BatchOption,
+    ColumnsOption,
     DeviceOption,
     FactsOption,
+    KeysOption,
     LimitOption,
     PromptsOption,
     SeedOption,
@@ -41,6 +43,8 @@ def evaluate(
     batch_size: BatchOption = 64,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    columns: ColumnsOption = None,
+    keys: KeysOption = None,
     role: Annotated[str, typer.Option(help="forget, near, far or all.")] = "all",
     limit: LimitOption = None,
     device: DeviceOption = None,
@@ -61,7 +65,7 @@ def evaluate(
     from ..facts import organism_text
     from ..reporting import across
 
-    chosen = chosen_facts(facts, format, role, limit)
+    chosen = chosen_facts(facts, format, columns, keys, role, limit)
     tell_prompts(prompts)
     general = organism_text() if text == "organism" else passages(Path(text) if text else None)
     names = split(measures) if measures is not None else None

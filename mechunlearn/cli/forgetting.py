@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
-from .app import DeviceOption, FactsOption, SeedOption, TypeOption, app
-from .inputs import passages, tell_prompts
+from .app import ColumnsOption, DeviceOption, FactsOption, KeysOption, SeedOption, TypeOption, app
+from .inputs import columns_of, passages, tell_prompts
 from .settings import assignments, limits, merged, read_settings
 
 
@@ -57,6 +57,8 @@ def unlearn(
         Path | None, typer.Option(help="All of this as JSON or TOML; what the line says goes before.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
+    columns: ColumnsOption = None,
+    keys: KeysOption = None,
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
@@ -91,7 +93,7 @@ def unlearn(
         chosen_method = unlearning.make_layered(chosen_method, wanted.pop("layered"))
     if "budget" in wanted:
         wanted["budget"] = unlearning.make_budget(wanted["budget"])
-    chosen = Facts.read(facts, format)
+    chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
     for role in ("forget", "retain"):
         if not len(getattr(chosen, role)):
             raise UserError(

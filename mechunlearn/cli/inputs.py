@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from ..facts import Facts
 
 
-def chosen_facts(source: str, format: str | None, role: str | None, limit: int | None) -> Facts:
+def chosen_facts(
+    source: str, format: str | None, columns: str | None, keys: str | None, role: str | None, limit: int | None
+) -> Facts:
     """The facts to ask, as the options say, and one line about the choice."""
     from ..facts import Facts
 
-    facts = Facts.read(source, format)
+    facts = Facts.read(source, format, columns=columns_of(columns), keys=keys)
     if role is None:
         role = "forget" if len(facts.forget) else "all"
     if role not in ("forget", "near", "far", "all"):
@@ -55,6 +57,19 @@ def tell_prompts(prompts: str) -> None:
 
     check_prompts(prompts)
     typer.echo(f"Facts {PROMPTS[prompts]}.")
+
+
+def columns_of(value: str | None) -> dict[str, str] | None:
+    """Which column holds what, from "prompt=query,answer=gt"."""
+    if value is None:
+        return None
+    found = {}
+    for part in split(value):
+        name, given, column = part.partition("=")
+        if not given or not name.strip() or not column.strip():
+            raise UserError(f"--columns {value}: {part!r} is not NAME=COLUMN; write prompt=query,answer=gt")
+        found[name.strip()] = column.strip()
+    return found
 
 
 def split(value: str) -> list[str]:

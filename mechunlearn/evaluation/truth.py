@@ -38,7 +38,8 @@ def score_truth(
     """The log truth ratio of every fact.
 
     Right and wrong answers follow the same prompt: the fact's first held-out prompt, else its first paraphrase,
-    else its own. (TOFU rewords the right answer, for there the prompt is a question and the answer a sentence.)
+    else its own. Where a fact has its answer in other words (`paraphrased_answer`, TOFU), the question is asked as it
+    is and these words stand for the right answer, as TOFU defines it (arXiv 2401.06121, Eq. 1).
     Wrong answers are distractors, at most five, drawn by `seed` and the fact's id.
 
     Args:
@@ -66,8 +67,10 @@ def truth_rows(fact: Fact, seed: int) -> list[Fact]:
     if not wrong:
         raise UserError(f"fact {fact.id!r} has no distractors; the truth ratio needs at least one")
     drawn = random.Random(f"{seed}:{fact.id or fact.prompt}").sample(wrong, min(WRONG, len(wrong)))
-    prompt = (*fact.held_out, *fact.paraphrases, fact.prompt)[0]
-    return [replace(fact, prompt=prompt, answer=answer) for answer in (fact.answer, *drawn)]
+    prompt, right = (*fact.held_out, *fact.paraphrases, fact.prompt)[0], fact.answer
+    if fact.paraphrased_answer is not None:  # TOFU rewords the answer, and asks as ever
+        prompt, right = fact.prompt, fact.paraphrased_answer
+    return [replace(fact, prompt=prompt, answer=answer) for answer in (right, *drawn)]
 
 
 def log_truth_ratio(

@@ -23,6 +23,7 @@ class Fact:
         held_out: other prompts with the same answer, for testing only.
         distractors: wrong answers.
         fold: the part of the forget set it is in; facts of different folds tell nothing about each other.
+        paraphrased_answer: the answer in other words, with which TOFU's truth ratio compares wrong answers.
         role: "forget", "near" (kept, same domain), "far" (kept, another domain), or None where nobody said.
 
     White space around answers and distractors is dropped: whether a space comes before an answer is the template's to
@@ -44,6 +45,7 @@ class Fact:
     domain: str | None = None
     fold: int | None = None
     role: str | None = None
+    paraphrased_answer: str | None = None
 
     def __post_init__(self) -> None:
         name = f"fact {self.id!r}" if self.id else f"the fact {self.prompt!r}"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -68,11 +68,25 @@ class Facts(Sequence[Fact]):
             object.__setattr__(self, field, value)
 
     @classmethod
-    def read(cls, source: str | Path, format: str | None = None) -> Facts:
+    def read(
+        cls,
+        source: str | Path,
+        format: str | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        keys: str | None = None,
+    ) -> Facts:
         """Facts from a file, or built-in ones ("organism", "organism:domain", "organism:entities").
 
-        A file is JSON lines, a JSON array, an object around one list, or CSV. Where `format` is None it is
-        guessed from the fields; `.format` says which was taken. Known formats: `Facts.formats`.
+        A file is JSON lines, a JSON array, an object around one list, CSV, TSV or Parquet, any text of them packed by
+        gzip. Where `format` is None it is guessed from the fields; `.format` says which was taken. Known formats:
+        `Facts.formats`. What is left out of a file is named in a warning.
+
+        Args:
+            columns: which column holds what, for any other file: {"prompt": "query", "answer": "gt"}; a column inside
+                others is written with dots.
+            keys: how a multiple choice says which choice is right: "text", "letter", "number from 0" or "number from
+                1"; None: the one that fits all records.
 
         Raises:
             UserError: with the file, line and field, for anything that cannot be read as facts.
@@ -83,7 +97,7 @@ class Facts(Sequence[Fact]):
         path = Path(source)
         if path.suffix == "" and not path.exists():
             raise UserError(f"there is no file {path}; built-in facts are {', '.join(BUILT_IN)}")
-        items, template, taken = interpret(read_records(path), format)
+        items, template, taken = interpret(read_records(path), format, columns, keys)
         facts = cls(items, name=path.stem, format=taken, template=template)
         log.info("%s: %d facts, read as %s", path, len(facts), taken)
         return facts
@@ -203,7 +217,9 @@ class Facts(Sequence[Fact]):
         """The SHA-256 of the facts and the template (not of the name), in hexadecimal."""
         chat = ("system", "arguments")  # of a conversation: where there are none, the hash is that of earlier versions
         template = {name: value for name, value in asdict(self.template).items() if name not in chat or value}
-        content = [template, *map(asdict, self.items)]
+        items = [{name: value for name, value in asdict(fact).items() if name != "paraphrased_answer" or value}
+                 for fact in self.items]  # fmt: skip
+        content = [template, *items]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def where(self, **wanted: Any) -> Facts:

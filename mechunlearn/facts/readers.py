@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from string import ascii_uppercase
+from typing import Any
 
 from ..errors import UserError
-from .fact import Fact, Template
+from .columns import mapped
+from .fact import ROLES, Fact, Template
+from .keys import right_choices
 from .records import Record
 
 log = logging.getLogger(__name__)
@@ -24,14 +28,17 @@ class Format:
     read: Callable[[Sequence[Record]], list[Fact]]
     template: Template
     known_by: frozenset[str]
+    uses: tuple[str, ...] = ()  # fields that its reader looks at; the others are left out, which is said
 
 
 def own(records: Sequence[Record]) -> list[Fact]:
     """This project's format: the fields of `Fact`; prompt and answer (null: none yet) are required."""
-    names = [field.name for field in fields(Fact)]
-    ignored = {field for record in records for field in record.fields if field not in names}
-    if ignored:
-        log.warning("fields that a fact does not have were ignored: %s", ", ".join(sorted(ignored)))
+    for record in records:
+        if (role := record.fields.get("role")) is not None and role not in ROLES:
+            raise UserError(
+                f"{record.place}: the role {role!r} is none of {', '.join(ROLES)}; where the column means something "
+                "else, say which columns hold a fact: columns={'prompt': …, 'answer': …}"
+            )
     return [_fact(record, **_own_fields(record)) for record in records]
 
 
@@ -42,7 +49,7 @@ def _own_fields(record: Record) -> dict:
         "prompt": record.text("prompt"),
         "answer": None if record.fields["answer"] is None else record.text("answer"),
         **{name: record.texts(name) for name in ("paraphrases", "held_out", "distractors")},
-        **{name: record.optional(name) for name in ("subject", "relation", "domain", "role")},
+        **{name: record.optional(name) for name in ("subject", "relation", "domain", "role", "paraphrased_answer")},
         "id": record.optional("id") or "",
         "fold": record.whole_number("fold"),
     }
@@ -51,8 +58,8 @@ def _own_fields(record: Record) -> dict:
 def question_answer(records: Sequence[Record]) -> list[Fact]:
     """question, answer (TOFU, arXiv 2401.06121).
 
-    `paraphrased_question` (made for testing) becomes a held-out prompt, `perturbed_answer` the distractors;
-    `paraphrased_answer` is another answer, which a fact has no place for.
+    `paraphrased_question` (made for testing) becomes a held-out prompt, `perturbed_answer` the distractors, and
+    `paraphrased_answer` the right answer that the truth ratio compares them with.
     """
     return [
         _fact(
@@ -62,32 +69,31 @@ def question_answer(records: Sequence[Record]) -> list[Fact]:
             id=record.optional("id") or record.optional("idx") or "",
             held_out=record.texts("paraphrased_question"),
             distractors=record.texts("perturbed_answer"),
+            paraphrased_answer=record.optional("paraphrased_answer"),
         )
         for record in records
     ]
 
 
-def multiple_choice(records: Sequence[Record]) -> list[Fact]:
+def multiple_choice(records: Sequence[Record], keys: str | None = None) -> list[Fact]:
     """question, choices, answer (WMDP, MMLU) asked openly: the choices are not shown.
 
     The answer is the text of the right choice, the other choices are the distractors.
     """
     facts = []
-    for record in records:
-        choices, right = _choices(record)
+    for record, (choices, right) in zip(records, right_choices(records, keys), strict=True):
         wrong = tuple(choice for number, choice in enumerate(choices) if number != right)
         facts.append(_choice_fact(record, record.text("question"), choices[right], wrong))
     return facts
 
 
-def multiple_choice_letters(records: Sequence[Record]) -> list[Fact]:
+def multiple_choice_letters(records: Sequence[Record], keys: str | None = None) -> list[Fact]:
     """question, choices, answer with the choices listed in the prompt, as the benchmarks ask.
 
     The letter of the right choice is the answer, the other letters are the distractors.
     """
     facts = []
-    for record in records:
-        choices, right = _choices(record)
+    for record, (choices, right) in zip(records, right_choices(records, keys), strict=True):
         letters = ascii_uppercase[: len(choices)]
         listing = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True))
         wrong = tuple(letter for letter in letters if letter != letters[right])
@@ -98,26 +104,6 @@ def multiple_choice_letters(records: Sequence[Record]) -> list[Fact]:
 def _choice_fact(record: Record, prompt: str, answer: str, wrong: tuple[str, ...]) -> Fact:
     name, domain = record.optional("id") or "", record.optional("subject")
     return _fact(record, prompt=prompt, answer=answer, id=name, domain=domain, distractors=wrong)
-
-
-def _choices(record: Record) -> tuple[tuple[str, ...], int]:
-    """The choices and the number of the right one, given as a number from 0, a letter, or its own text."""
-    for field in ("choices", "answer"):
-        if field not in record.fields:
-            raise record.missing(field)
-    choices, answer = record.texts("choices"), record.fields["answer"]
-    if not 2 <= len(choices) <= len(ascii_uppercase):
-        raise record.wrong("choices", "a list of 2 to 26 texts")
-    if isinstance(answer, str) and answer in choices:
-        return choices, choices.index(answer)
-    if isinstance(answer, str) and answer.strip().isdecimal():
-        answer = int(answer)
-    elif isinstance(answer, str) and answer.strip() and answer.strip().upper() in ascii_uppercase:
-        answer = ascii_uppercase.index(answer.strip().upper())
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
-        last = len(choices) - 1
-        raise record.wrong("answer", f"a number from 0 to {last}, a letter A to {ascii_uppercase[last]}, or a choice")
-    return choices, answer
 
 
 def counterfact(records: Sequence[Record]) -> list[Fact]:
@@ -158,11 +144,14 @@ def conceptvectors(records: Sequence[Record]) -> list[Fact]:
     `facts.where(subject="Poland")` is one concept's test. White space around the questions is dropped.
     """
     facts = []
+    times = Counter(record.text("Concept") for record in records)
     for record in records:
         concept = record.text("Concept")
+        # A concept may have vectors at several places: then the place is part of the ids.
+        place = f"@{record.optional('Layer')}.{record.optional('Dim')}" if times[concept] > 1 else ""
         for field, role, prefix in (
-            ("QA", "forget", concept),
-            ("unrelated_QA", "far", f"{concept}/unrelated"),
+            ("QA", "forget", f"{concept}{place}"),
+            ("unrelated_QA", "far", f"{concept}{place}/unrelated"),
         ):
             facts += [
                 _fact(record, prompt=text.strip(), answer=None, id=f"{prefix}/{i}", subject=concept, role=role)
@@ -178,21 +167,45 @@ def _fact(record: Record, **values) -> Fact:
         raise UserError(f"{record.place}: {error}") from None
 
 
+CHOICE_FIELDS = ("question", "choices", "answer", "id", "subject")
 # The order is the order of guessing: the more telling fields first.
 FORMATS: dict[str, Format] = {
-    "conceptvectors": Format(conceptvectors, CONCEPT_QUESTION, frozenset({"Concept", "QA"})),
-    "counterfact": Format(counterfact, Template(), frozenset({"requested_rewrite"})),
-    "multiple-choice": Format(multiple_choice, QUESTION, frozenset({"question", "choices"})),
-    "multiple-choice-letters": Format(multiple_choice_letters, QUESTION, frozenset({"question", "choices"})),
-    "question-answer": Format(question_answer, QUESTION, frozenset({"question"})),
-    "own": Format(own, Template(), frozenset({"prompt"})),
+    "conceptvectors": Format(
+        conceptvectors,
+        CONCEPT_QUESTION,
+        frozenset({"Concept", "QA"}),
+        ("Concept", "QA", "unrelated_QA", "Layer", "Dim"),
+    ),
+    "counterfact": Format(
+        counterfact,
+        Template(),
+        frozenset({"requested_rewrite"}),
+        ("requested_rewrite", "case_id", "paraphrase_prompts", "neighborhood_prompts"),
+    ),
+    "multiple-choice": Format(multiple_choice, QUESTION, frozenset({"question", "choices"}), CHOICE_FIELDS),
+    "multiple-choice-letters": Format(
+        multiple_choice_letters, QUESTION, frozenset({"question", "choices"}), CHOICE_FIELDS
+    ),
+    "question-answer": Format(
+        question_answer,
+        QUESTION,
+        frozenset({"question"}),
+        ("question", "answer", "id", "idx", "paraphrased_question", "perturbed_answer", "paraphrased_answer"),
+    ),
+    "own": Format(own, Template(), frozenset({"prompt"}), tuple(field.name for field in fields(Fact))),
 }
 
 
-def interpret(records: Sequence[Record], format: str | None) -> tuple[list[Fact], Template, str]:
+def interpret(
+    records: Sequence[Record],
+    format: str | None,
+    columns: Mapping[str, str] | None = None,
+    keys: str | None = None,
+) -> tuple[list[Fact], Template, str]:
     """The facts in the records, their template, and the name of the format, which is guessed where None.
 
-    The first record may be a header of the own format: {"template": {"prompt": ..., "answer": ...}}.
+    The first record may be a header of the own format: {"template": {"prompt": ..., "answer": ...}}. `columns` and
+    `keys` as in `Facts.read`. Fields that are left out are named in a warning.
 
     Raises:
         UserError: unknown format, nothing known that fits, or a record that the format's reader refuses.
@@ -204,9 +217,19 @@ def interpret(records: Sequence[Record], format: str | None) -> tuple[list[Fact]
         if len(records) == 1:
             raise UserError(f"{records[0].place}: a template, but no fact after it")
         format, records = format or "own", records[1:]
+    if columns is not None:
+        if format not in (None, "own"):
+            raise UserError(f"columns say what a file holds; format={format!r} says it otherwise: give one of the two")
+        format, records = "own", mapped(records, columns)
     name = format or _guess(records[0])
     template = FORMATS[name].template if header is None else header
-    return FORMATS[name].read(records), template, name
+    if keys is not None and not name.startswith("multiple-choice"):
+        raise UserError(f"keys say which choice of a multiple choice is right; this file was read as {name}")
+    left = {field for record in records for field in record.fields if field not in FORMATS[name].uses}
+    if left:
+        log.warning("read as %s; fields that were left out: %s", name, ", ".join(sorted(left)))
+    read: Any = FORMATS[name].read
+    return (read(records, keys) if name.startswith("multiple-choice") else read(records)), template, name
 
 
 def _header(record: Record) -> Template | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import gzip
 import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import UserError
 
@@ -78,14 +84,18 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The rows of a JSON array, of JSON lines, of an object around one list of rows, or of a .csv file.
+    """The rows of a JSON array, of JSON lines, of an object around one list of rows, of .csv, .tsv or .parquet.
+
+    Any text of them may be packed by gzip (.gz).
 
     Raises:
         UserError: no such file, a folder, not UTF-8, empty, or malformed (with the line).
     """
-    text = _read_text(path)
-    if path.suffix.lower() == ".csv":
-        records = _csv(text, path.name)
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path)
+    text, kind = _read_text(path), Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+    if kind in (".csv", ".tsv"):
+        records = _csv(text, path.name, "," if kind == ".csv" else "\t")
     elif text.lstrip().startswith("["):
         records = _items(_parse(text, path.name), path.name)
     else:
@@ -104,6 +114,11 @@ def _read_text(path: Path) -> str:
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix.lower() == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: not a whole gzip file ({error})") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -145,9 +160,24 @@ def _lines_or_object(text: str, name: str) -> list[Record]:
     return [_record(whole, f"{name}, line 1")]
 
 
-def _csv(text: str, name: str) -> list[Record]:
-    """Rows of a CSV file; an empty cell counts as absent, a cell that starts with "[" is a JSON list."""
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _parquet(path: Path) -> list[Record]:
+    """Rows of a Parquet file; missing values count as absent, arrays are lists."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from error
+    rows = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
+    if not rows:
+        raise UserError(f"{path} holds no facts")
+    return [Record(row, f"{path.name}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _csv(text: str, name: str, delimiter: str) -> list[Record]:
+    """Rows of a CSV or TSV file; an empty cell counts as absent, a cell that starts with "[" is a list (as JSON, or as
+    pandas writes one)."""
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     records = []
     try:
         for row in rows:
@@ -163,8 +193,11 @@ def _csv(text: str, name: str) -> list[Record]:
 def _cell(cell: str) -> Any:
     if not cell.startswith("["):
         return cell
-    try:
-        value = json.loads(cell)
-    except json.JSONDecodeError:
-        return cell  # a text that happens to start with a bracket
-    return value if isinstance(value, list) else cell
+    for parse in (json.loads, ast.literal_eval):  # JSON, and what pandas writes for a list of texts
+        try:
+            value = parse(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, list):
+            return value
+    return cell  # a text that happens to start with a bracket

@@ -86,7 +86,7 @@ def test_multiple_choice_with_letters(tmp_path):
     assert facts[0].distractors == ("A", "C", "D")
 
 
-@pytest.mark.parametrize("answer", [4, -1, "E", "", "wolf", None, True, 1.5])
+@pytest.mark.parametrize("answer", [5, -1, "E", "", "wolf", None, True, 1.5])
 def test_an_answer_that_is_no_choice_is_refused(tmp_path, answer):
     with pytest.raises(UserError, match=r"facts.jsonl, line 2.*'answer'.*0 to 3"):
         Facts.read(write(tmp_path, CHOICE, CHOICE | {"answer": answer}))
