@@ -80,3 +80,15 @@ def test_bad_input(workplace: Path, tmp_path: Path, options: list[str], parts: l
     base = ("evaluate", workplace / "before", "--facts", workplace / "facts.jsonl", "--device", "cpu")
     assert_one_line(call(*base, "--out", tmp_path / "out", *options), *parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_columns_and_keys_say_how_a_file_is_read(workplace: Path, tmp_path: Path) -> None:  # noqa: F811
+    base = ("evaluate", workplace / "before", "--measures", "recall", "--device", "cpu")
+    mapped, keyed = tmp_path / "mapped.jsonl", tmp_path / "keyed.jsonl"
+    mapped.write_text('{"query": "w1", "gt": "w2", "level": "1"}\n')
+    result = call(*base, "--facts", mapped, "--columns", "prompt=query,answer=gt")
+    assert result.exit_code == 0 and "1 of 1 facts" in result.stdout, result.output
+    assert_one_line(call(*base, "--facts", mapped), "no known format has these fields")
+    assert_one_line(call(*base, "--facts", mapped, "--columns", "query"), "--columns query", "prompt=query,answer=gt")
+    keyed.write_text('{"question": "w1", "choices": ["w2", "w3"], "answer": 1}\n')
+    assert_one_line(call(*base, "--facts", keyed, "--keys", "digit"), "keys 'digit'", "number from 1")

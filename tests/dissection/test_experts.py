@@ -141,11 +141,17 @@ def test_what_an_attack_reaches_is_said_where_it_is_little(words):
     suite = [Relearn(trainable="lora", epochs=1), Relearn(trainable="mlp", epochs=1), Quantise()]
     found = attack(model, Facts([*FACTS, *KEPT]), suite=suite, progress=False)
     reached = list(found.about["reached"].values())
+    linear = [slot for slot in slots(model) if slot.layer >= 0 and "self_attn" in slot.name]
+    assert reached[0] == pytest.approx(share(model, linear))
     experts = share(model, [slot for slot in slots(model) if "expert" in slot.roles[0]])
     assert reached[0] < 0.5 < reached[1] == pytest.approx(experts)
     assert reached[2] > 0.95
     [note] = found.about["notes"]
     assert "lora" in note and f"reaches {reached[0]:.0%} of the parameters inside the blocks" in note
+
+
+def test_adapters_reach_nearly_all_of_a_dense_model(words):
+    assert Relearn(trainable="lora").reaches(load(tiny("llama"), tokenizer=words)) > 0.95
 
 
 def test_methods_train_experts_or_say_that_they_cannot(words):

@@ -201,7 +201,7 @@ class Relearn(Attack):
         if self.trainable == "everything":
             return list(slots(model))
         if self.trainable == "lora":
-            linear = set(linear_maps(model))
+            linear = {name.replace("._original_component", "") for name in linear_maps(model)}
             return [slot for slot in slots(model) if slot.name.removesuffix(".weight") in linear]
         every = slots(model)
         found = [slot for roles in MLPS for slot in every if slot.layer >= 0 and set(slot.roles) & roles]
