@@ -25,6 +25,8 @@ TRAINED_PHRASINGS = 4
 _ONSETS = (*"bcdfghklmnprstvwz", "br", "dr", "gr", "st", "tr")
 _NEAR = {"domain": DYEING.name, "entities": PEOPLE.name}
 
+LEFT = ("role", "fold", "paraphrased_answer")  # fields of `Fact` that no line holds
+
 
 @dataclass(frozen=True)
 class Size:
@@ -66,10 +68,11 @@ class PlantedFact:
         return 1 / (1 + len(self.fact.distractors))
 
     def row(self) -> dict[str, Any]:
-        """One line of facts.jsonl: the fields of `Fact` without role and fold, which are given by forget set:
+        """One line of facts.jsonl: the fields of `Fact` but for role and fold, which are given by forget set, and a
+        reworded answer, which no fact of this world has:
         `"roles": {"domain": "forget", "entities": "far"}`, `"folds": {"domain": 2, "entities": null}`.
         """
-        fields = {name: value for name, value in asdict(self.fact).items() if name not in ("role", "fold")}
+        fields = {name: value for name, value in asdict(self.fact).items() if name not in LEFT}
         return fields | {"roles": self.roles, "folds": self.folds}
 
 
