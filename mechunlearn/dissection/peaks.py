@@ -34,6 +34,7 @@ class Peak:
     other: float  # the ratio of means where `value` is the mean of ratios
     n: int
     n_undefined: int
+    whole: bool = False  # no window leaves a layer out: the patch replaces what the site does in the whole model
 
     @property
     def where(self) -> str:
@@ -81,6 +82,7 @@ def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
                 other=float(best["ratio_of_means"]),
                 n=int(best["n"]),
                 n_undefined=int(best["n_undefined"]),
+                whole=last > 0 and bool(everywhere.all()),
             )
         )
     return tuple(result)
@@ -121,8 +123,9 @@ def name(site: str) -> str:
     return known.get(site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV"))
 
 
-def answered(answers: pd.DataFrame, found: Iterable[Peak]) -> dict[str, float]:
-    """The share of facts answered right under the patch at each site's peak."""
+def answered(answers: pd.DataFrame, found: Iterable[Peak], direction: str) -> dict[str, float]:
+    """The share of facts answered right under the patch at each site's peak, patched in this direction."""
+    answers = answers[answers["direction"] == direction]
     if answers.empty:
         return {}
     shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
@@ -155,11 +158,12 @@ def strongest(summary: pd.DataFrame, metric: str = PAPER_METRIC, answers: pd.Dat
     Of two directions the first. With the dissection's `answers`, beside each peak how many facts are answered right
     under that patch.
     """
-    rows = summary[(summary["metric"] == metric) & (summary["direction"] == summary["direction"].iloc[0])]
+    direction = summary["direction"].iloc[0]
+    rows = summary[(summary["metric"] == metric) & (summary["direction"] == direction)]
     whole = rows[rows["position"].isna()]
     if len(whole):
         found = peaks(whole)
-        table = peak_table(found, {} if answers is None else answered(answers, found))
+        table = peak_table(found, {} if answers is None else answered(answers, found, direction))
         return table.drop(columns=["ratio of means there", *(["answered right"] if answers is None else [])])
     best = rows.sort_values("mean_of_ratios", ascending=False, kind="stable").drop_duplicates("site")
     return pd.DataFrame(

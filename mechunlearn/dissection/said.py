@@ -17,7 +17,8 @@ from .summary import KEYS
 
 RIGHT = "answered_right"  # in place of a metric, in the frame that `summarise_said` gives
 PLACE = ["site", "direction", "first_layer", "last_layer"]
-LEAST = 0.05  # of the facts: where before and after differ by less, no share of the way between them is told
+LEAST = 0.05  # where before and after differ by less, no share of the way between them is told
+BACK = 0.5  # of that way: from here on the answers are said to be back
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,32 @@ class Said:
     @property
     def returned(self) -> float | None:
         """The share of the way from the recipient's answers to the donor's; None where the two hardly differ."""
-        donor, recipient = (self.before, self.after) if self.direction == "before->after" else (self.after, self.before)
-        return None if abs(donor - recipient) < LEAST else (self.right - recipient) / (donor - recipient)
+        return self._way(self.before, self.after, self.right)
+
+    @property
+    def likelier(self) -> float | None:
+        """Likewise of the answer's probability; None also where it was not recorded.
+
+        Of a long answer a single wrong token makes the whole wrong: it can be all but lost by count, before and after,
+        and yet have lost nearly all its probability.
+        """
+        return None if self.probability is None else self._way(*self.probability)
+
+    @property
+    def back(self) -> bool | None:
+        """Whether the donor's answers are back, by count and by probability; None where the two say different things,
+        or neither differs between the models (`alike`)."""
+        verdicts = {way >= BACK for way in (self.returned, self.likelier) if way is not None}
+        return verdicts.pop() if len(verdicts) == 1 else None
+
+    @property
+    def alike(self) -> bool:
+        """Whether neither the answers nor, where recorded, their probability differ between the two models."""
+        return self.returned is None and self.likelier is None
+
+    def _way(self, before: float, after: float, under: float) -> float | None:
+        donor, recipient = (before, after) if self.direction == "before->after" else (after, before)
+        return None if abs(donor - recipient) < LEAST else (under - recipient) / (donor - recipient)
 
 
 def said_under(

@@ -11,7 +11,7 @@ from ..dissection.metrics import METRICS, PAPER_METRIC
 from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
 from ..dissection.said import PLACE, Said, said_under
 from .fact_table import counted
-from .put_back import counts, likely, on_states
+from .put_back import counts, likely, on_damage, on_states
 
 FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
@@ -110,10 +110,10 @@ class Told:
             return None
         sites = {peak.site: peak for peak in states}
         rows = self.answers[(self.answers["direction"] == "before->after") & self.answers["site"].isin(list(sites))]
+        rows = rows[(rows["first_layer"] > 0) | (rows["last_layer"] < rows["last_layer"].max())]
         if rows.empty:
             return None
-        parts = rows[(rows["first_layer"] > 0) | (rows["last_layer"] < rows["last_layer"].max())]
-        shares = (parts if len(parts) else rows).groupby(PLACE, observed=True)["correct"].mean()
+        shares = rows.groupby(PLACE, observed=True)["correct"].mean()
         site, _, first, last = shares.index[int(shares.to_numpy().argmax())]
         peak = replace(sites[str(site)], first_layer=int(first), last_layer=int(last))
         said = self.under(peak)
@@ -144,7 +144,7 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...], told: Told) 
     if values is not None and _is_flat(values):
         text = "Restoring the value vectors undoes next to nothing of the change in any window"
         said = None if coefficients is None else told.under(coefficients)
-        if coefficients is not None and said is not None and (said.returned or 0.0) >= MUCH:
+        if coefficients is not None and said is not None and said.back and (said.returned or 0.0) >= MUCH:
             text += (
                 f", while the after model's own value vectors turn the before model's coefficients into the answer "
                 f"({counts(said)}): what they store was left in place, and what changed is which of it is called up"
@@ -182,11 +182,7 @@ def _headline_reversed(found: tuple[Peak, ...], told: Told) -> str:
     if not defined:
         return _headline(found, told)
     best = max(defined, key=lambda peak: peak.value)
-    return (
-        f"The damage can be carried over: given the after model's {name(best.site)}{_in(best)}, the before "
-        f"model takes on {amount(best.value)} of the change ({decimal(best.value)}"
-        f"{_answered(told.under(best, 'after->before'))})."
-    )
+    return on_damage(best, told.distance, told.under(best, "after->before"))
 
 
 def _is_flat(peak: Peak) -> bool:

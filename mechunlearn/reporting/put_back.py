@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..dissection.peaks import PART, Peak, amount, decimal, name
-from ..dissection.said import Said
+from ..dissection.said import BACK, Said
 
 Answers = Callable[[Peak], Said | None]  # what is answered under the patch at a site's peak
 
@@ -19,25 +19,72 @@ def on_states(states: list[Peak], distance: str, answers: Answers, most: tuple[P
         answers: what is answered under each peak; None where the dissection does not tell.
         most: the patch of these sites, of all that leave layers out, under which most is answered right.
     """
-    best = max(states, key=lambda peak: peak.value)
+    parts = [peak for peak in states if not peak.whole]
+    best = max(parts or states, key=lambda peak: peak.value)
+    if best.whole and best.value >= PART:
+        return _only_whole(best, distance, answers)
     said = answers(best)
     undone = f"{amount(best.value)} of the {distance} is undone ({decimal(best.value)})"
     given = f"given the before model's {name(best.site)} in {best.where}"
+    if best.value < PART and most is not None and most[1].back:
+        peak, told = most
+        return (
+            f"The answer can be put back while most of the distance stays: given the before model's {name(peak.site)} "
+            f"in {peak.where}, the after model answers {counts(told)}{likely(told)}; no patched state undoes more than "
+            f"{decimal(best.value)} of the {distance} in any window that leaves layers out."
+        )
     if best.value < PART:
-        return " ".join(filter(None, [_little(states, best, distance, said), _elsewhere(most, said)]))
+        return _little(states, best, distance, said)
     if said is None:
         return f"{_capital(undone)} when the after model is {given}; what it answers then was not recorded."
-    if said.returned is None:
+    return " ".join(filter(None, [_closed(said, given, undone, best.value), _elsewhere(most, said)]))
+
+
+def on_damage(best: Peak, distance: str, said: Said | None) -> str:
+    """What the after model's states or parameters do to the before model: to its answers, then to the distance."""
+    place = "" if best.first_layer < 0 else f" in {best.where}"
+    given = f"given the after model's {name(best.site)}{place}"
+    taken = f"the before model takes on {amount(best.value)} of the {distance} ({decimal(best.value)})"
+    if said is None:
+        return f"{_capital(given)}, {taken}; what it answers then was not recorded."
+    if said.back:
+        return f"The damage can be carried over: {given}, the before model answers {counts(said)}; {taken}."
+    if said.back is False and best.value >= PART:
+        return f"The predictions move and the answers withstand: {given}, {taken}, but answers {counts(said)}."
+    return f"{_capital(given)}, {taken} and answers {counts(said)}{likely(said)}."
+
+
+def _closed(said: Said, given: str, undone: str, value: float) -> str:
+    """A patch that undoes a part of the distance or more: whether the answer comes with it."""
+    if said.alike:
         return (
-            f"{_capital(undone)} when the after model is {given}; {counts(said)}: the answers themselves hardly differ."
+            f"{_capital(undone)} when the after model is {given}; {counts(said)}{likely(said)}: the answers themselves "
+            "hardly differ."
         )
-    if said.returned >= PART:
-        return f"The answer can be put back: {given}, the after model answers {counts(said)}; {undone}."
-    text = (
-        f"The distance closes and the answer stays away: {given}, {undone}, but the model answers {counts(said)}"
+    if said.back:
+        likelihood = likely(said) if said.returned is None else ""
+        return f"The answer can be put back: {given}, the after model answers {counts(said)}{likelihood}; {undone}."
+    if said.back is None:
+        return (
+            f"Answers and their probability part: {given}, the after model answers {counts(said)}{likely(said)}; "
+            f"{undone}."
+        )
+    ways = [way for way in (said.returned, said.likelier) if way is not None]
+    away = "the answer stays away" if max(ways) < PART else "most answers stay away"
+    closes = "The distance closes" if value >= BACK else "A part of the distance closes"
+    return (
+        f"{closes} and {away}: {given}, {undone}, but the model answers {counts(said)}"
         f"{likely(said)}. What is left of the difference still hides the answer."
     )
-    return " ".join(filter(None, [text, _elsewhere(most, said)]))
+
+
+def _only_whole(best: Peak, distance: str, answers: Answers) -> str:
+    said = answers(best)
+    told = "" if said is None else f" and answers {counts(said)}{likely(said)}"
+    return (
+        f"Only all layers at once were patched, which replaces most of the model and points nowhere: given the before "
+        f"model's {name(best.site)}, the after model undoes {decimal(best.value)} of the {distance}{told}."
+    )
 
 
 def counts(said: Said) -> str:
@@ -78,7 +125,7 @@ def _elsewhere(most: tuple[Peak, Said] | None, said: Said | None) -> str:
     if most is None or said is None:
         return ""
     peak, best = most
-    if best.returned is None or best.returned < PART or best.right <= said.right:
+    if said.back or not best.back or best.right <= said.right:
         return ""
     return (
         f"Yet the answer can be put back: given the before model's {name(peak.site)} in {peak.where}, the after model "

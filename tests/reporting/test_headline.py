@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mechunlearn.dissection.metrics import METRICS
-from mechunlearn.dissection.peaks import amount, decimal, name
+from mechunlearn.dissection.peaks import amount, decimal, name, strongest
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.reporting import Words
 
@@ -101,9 +101,78 @@ def test_an_answer_that_comes_back_while_the_distance_stays_is_told() -> None:
     values = {"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.1}}
     said = answers({"mlp_coefficients": {(0, 1): 0.1, (2, 3): 0.9}})
     headline = words(values, answers=said).headline
-    assert headline.startswith("No patched state undoes more than 0.20 of the squared difference of the logits")
-    assert "Under it the after model answers 10% right" in headline
-    assert "Yet the answer can be put back: given the before model's MLP coefficients in layers 2–3" in headline
+    assert headline.startswith(
+        "The answer can be put back while most of the distance stays: given the before model's MLP coefficients in "
+        "layers 2–3, the after model answers 90% right [83%, 94%] (before 100%, after 1%); no patched state undoes "
+        "more than 0.20 of the squared difference of the logits in any window that leaves layers out."
+    )
+
+
+def known(before: float, after: float, probabilities: tuple[float, float]) -> pd.DataFrame:
+    """Two models that answer these shares right, with these probabilities of an answer token."""
+    return FACTS.assign(
+        before_correct=[i < before * 100 for i in range(100)], after_correct=[i < after * 100 for i in range(100)],
+        before_probability=probabilities[0], after_probability=probabilities[1], before_rank=2.0, after_rank=900.0,
+    )  # fmt: skip
+
+
+CLOSED = {"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.87}}
+
+
+def under(right: float, probability: float, direction: str = "before->after") -> pd.DataFrame:
+    table = answers({"mlp_coefficients": {(0, 1): 0.0, (2, 3): right}})
+    return table.assign(direction=direction, probability=probability)
+
+
+def test_a_third_of_the_answers_is_not_the_answer() -> None:
+    headline = words(CLOSED, facts=known(0.58, 0, (0.5, 1e-4)), answers=under(0.18, 0.1)).headline
+    assert headline.startswith("The distance closes and most answers stay away: given the before model's MLP coeff")
+    assert "the model answers 18% right" in headline and "can be put back" not in headline
+
+
+def test_long_answers_that_nobody_gives_whole_are_judged_by_their_probability() -> None:
+    """Exact recall 4 % before, 0 after, where the probability of an answer token fell from 0.61 to 0.003."""
+    lost = known(0.04, 0, (0.61, 0.003))
+    back = words(CLOSED, facts=lost, answers=under(0.03, 0.6)).headline
+    assert back.startswith("The answer can be put back: given") and "hardly differ" not in back
+    assert "the probability 0.6 (before 0.61, after 0.003)" in back
+    away = words(CLOSED, facts=lost, answers=under(0.03, 0.01)).headline
+    assert away.startswith("The distance closes and the answer stays away") and "hardly differ" not in away
+    alike = words(CLOSED, facts=known(0.04, 0, (0.03, 0.003)), answers=under(0.03, 0.02)).headline
+    assert "the answers themselves hardly differ" in alike
+
+
+@pytest.mark.parametrize(("right", "probability"), [(0.05, 0.55), (0.5, 0.05)])
+def test_answers_and_probability_that_part_are_both_told(right: float, probability: float) -> None:
+    facts = known(0.6, 0, (0.61, 0.003))
+    headline = words(CLOSED, facts=facts, answers=under(right, probability)).headline
+    assert headline.startswith("Answers and their probability part: given the before model's MLP coefficients")
+    assert f"answers {right:.0%} right" in headline and f"the probability {probability:.2g}" in headline
+    assert "can be put back" not in headline and "stays away" not in headline
+
+
+def test_all_layers_at_once_are_no_headline() -> None:
+    whole = {"mlp_coefficients": {(0, 3): 0.97}}
+    headline = words(whole).headline
+    assert headline.startswith("Only all layers at once were patched, which replaces most of the model")
+    assert "answers 97% right" in headline and "can be put back" not in headline
+
+
+def test_damage_is_said_of_answers() -> None:
+    for right, start in ((0.97, "The predictions move and the answers withstand"), (0.02, "The damage can be carried")):
+        table = summary(CLOSED, direction="after->before")
+        said = answers({"mlp_coefficients": {(2, 3): right}}).assign(direction="after->before")
+        headline = Words.of(table, controls=GOOD, facts=FACTS, answers=said).headline
+        assert headline.startswith(start) and f"answers {right:.0%} right" in headline
+        assert "nearly everything of the squared difference of the logits (0.87)" in headline
+
+
+def test_what_is_answered_at_a_peak_is_of_one_direction() -> None:
+    table = summary(CLOSED)
+    both = pd.concat([under(0.9, 0.9), under(0.1, 0.1, "after->before")])
+    for direction, right in (("before->after", 0.9), ("after->before", 0.1)):
+        shown = strongest(table.assign(direction=direction), answers=both)
+        assert shown["answered right"].item() == f"{right:.1%}"
 
 
 def test_without_answers_nothing_is_said_about_them() -> None:
@@ -201,13 +270,14 @@ def test_estimators_that_disagree_are_warned_of() -> None:
     assert "0.80 against 0.40" in " ".join(Words.of(table, controls=GOOD, facts=FACTS).warnings)
 
 
-def test_the_other_direction_speaks_of_damage() -> None:
+def test_the_other_direction_speaks_of_damage_only_with_answers() -> None:
     table = summary({"mlp_coefficients": {(0, 1): 0.2, (2, 3): 0.8}}, direction="after->before")
     verdict = Words.of(table, controls=GOOD, facts=FACTS)
-    assert "damage can be carried over" in verdict.headline and "after model's" in verdict.headline
+    assert verdict.headline.startswith("Given the after model's MLP coefficients in layers 2–3, the before model takes")
+    assert "what it answers then was not recorded" in verdict.headline and "damage" not in verdict.headline
     both = Words.of(summarise_recovery(synthetic.frame(4, directions=("before->after", "after->before")), resamples=20))
     assert "of the squared difference of the logits is undone" in both.headline and "answer " not in both.headline
-    assert "damage can be carried over" in both.evidence[-1]
+    assert both.evidence[-1].startswith("Given the after model's")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     about = run.run["about"]
     figures, more = _figures(run, summary)
     words = Words.of(summary, controls=run.controls, facts=run.facts, answers=run.answers, notes=about.get("notes", ()))
+    restored = (summary["direction"] == "before->after").any()
+    direction = "before->after" if restored else "after->before"
     verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
     return DissectionSection(
         name=run.name,
@@ -62,7 +64,7 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
         over=resampled(summary),
         figures=figures,
         more_figures=more,
-        peaks=peak_table(words.peaks, answered(run.answers, words.peaks)),
+        peaks=peak_table(words.peaks, answered(run.answers, words.peaks, direction)),
         behaviour=_behaviour(run.facts),
         controls=_controls(run.controls),
         n_passed=sum(verdicts),

@@ -21,7 +21,7 @@ from ..sections.dissection import DissectionSection
 WIDTH = 760  # pixels of a figure: the width of a text column at twice the resolution
 SHOWN_FACTS = 30
 READING = (
-    "Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = the patch changed nothing, 1 = answers as the "
+    "Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = the patch changed nothing, 1 = predicts as the "
     "donor does. d is the squared difference of the logits at the positions that predict the answer (arXiv "
     "2410.06606). Brackets and bands are 95 % bootstrap intervals over subjects."
 )
