@@ -205,13 +205,14 @@ moves its weights (relative change) than it moves the twin's.
 """
 READING = """## Reading
 
-- **The paper's picture holds for gradient difference and NPO**: value vectors bring nothing back (0.06 in any window
-  and seed), coefficients 0.83 and 0.86 in their best window, with attention 0.94. But the best windows hold five of
-  six layers; the upper half alone restores 0.58 and 0.70, so that in a model as shallow as this "late" says little.
-  DPO, which changes predictions least, falls short (0.58, with attention 0.84).
-- **It is not evidence that the value vectors were spared.** No parameter site alone brings much back (keys 0.14 to
-  0.21, attention's value and output 0.04 to 0.21, all layers at once), all of a block's weights together 0.93 to
-  0.98: the change is spread, and a part of it undone is not a part of the knowledge back.
+- **The paper's picture holds for gradient difference and NPO**: restored value vectors undo nearly nothing of the
+  squared difference of the logits (0.06 in any window and seed), coefficients 0.83 and 0.86 in their best window,
+  with attention 0.94. These are shares of a distance; how many answers are right under each patch was not recorded
+  here. And the best windows hold five of six layers; the upper half alone undoes 0.58 and 0.70, so that in a model as
+  shallow as this "late" says little. DPO, which changes predictions least, falls short (0.58, with attention 0.84).
+- **It is not evidence that the value vectors were spared.** No parameter site alone undoes much of the distance (keys
+  0.14 to 0.21, attention's value and output 0.04 to 0.21, all layers at once), all of a block's weights together 0.93
+  to 0.98: the change is spread, and a part of it undone is not a part of the knowledge back.
 - **RMU is the counter-example.** It trains value vectors of blocks 0 to 2 alone, so restoring them gives 1.00; and
   patching coefficients of blocks 3 to 5, in which no weight has changed, still gives 0.64, about as much as for the
   other methods. High recovery from coefficients says that what lies above can use them, not that they are what
@@ -225,8 +226,8 @@ READING = """## Reading
   blocks that it changed are moved back least.
 - **What relearning brings back is not what patching ranks.** After relearning half of three folds, RMU gives back
   0.94 of the fourth, NPO 0.49 and gradient difference 0.41, DPO 0.11; the twin, trained alike, reaches 0.06.
-  Coefficients and attention, patched, restore 0.84 or more of all four: what a patch can put back, an attack need not
-  find.
+  Coefficients and attention, patched, undo 0.84 or more of the distance in all four: what a patch can undo, an attack
+  need not find.
 """
 FOOT = """
 Made by `python analyses/dissect_finetuning.py`; frames: [recovery](dissect_finetuning_recovery.parquet),
