@@ -125,9 +125,9 @@ def name(site: str) -> str:
 
 def answered(answers: pd.DataFrame, found: Iterable[Peak], direction: str) -> dict[str, float]:
     """The share of facts answered right under the patch at each site's peak, patched in this direction."""
-    answers = answers[answers["direction"] == direction]
     if answers.empty:
         return {}
+    answers = answers[answers["direction"] == direction]
     shares = answers.groupby(["site", "first_layer", "last_layer"], observed=True)["correct"].mean()
     places = {peak.site: (peak.site, peak.first_layer, peak.last_layer) for peak in found}
     return {site: float(shares[place]) for site, place in places.items() if place in shares.index}
