@@ -3,16 +3,15 @@
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
 from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
+from .starts import start_tokens, unused_bos
 from .tokens import (
     Tokens,
     check_passages,
     paper_positions,
     prompt_tokens,
-    start_tokens,
     tokenize,
     tokenize_texts,
     tokens_hash,
-    unused_bos,
 )
 
 __all__ = [

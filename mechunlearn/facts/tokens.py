@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,8 +16,8 @@ from ..errors import UserError
 from .chat import check_rendering, opening
 from .fact import Fact, Template
 from .facts import Facts
+from .starts import start_of, start_tokens
 
-TRIED = 64  # words of a vocabulary
 PASSAGE = 1024  # most tokens of general text in one row
 
 
@@ -105,7 +104,7 @@ def tokenize(
     if not len(facts):
         raise UserError(f"there are no facts to tokenise in {facts!r:.80}")
     template = template or (facts.template if isinstance(facts, Facts) else Template())
-    start = _start(tokenizer, template)
+    start = start_of(tokenizer, template)
     names = tuple(fact.id or str(number) for number, fact in enumerate(facts))
     texts, borders = [], []
     for name, fact in zip(names, facts, strict=True):
@@ -205,64 +204,12 @@ def prompt_tokens(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Tem
     Raises:
         UserError: a BOS or chat template that the tokenizer lacks; a prompt that is no token.
     """
-    start = _start(tokenizer, template)
+    start = start_of(tokenizer, template)
     ids = _call(tokenizer, [prompt_text(prompt, tokenizer, template)])["input_ids"][0]
     ids = ids if ids[: len(start)] == start else start + ids
     if not ids:
         raise UserError(f"the prompt {prompt!r:.60} is no token for this tokenizer")
     return ids
-
-
-def start_tokens(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:
-    """What comes before a text: with None what the tokenizer puts there itself, else [BOS] or nothing.
-
-    Raises:
-        UserError: a BOS is asked for and the tokenizer has none.
-    """
-    if bos is None:
-        # Asked, not looked up: `bos_token` may be set and not added, or another token be added.
-        for word in _words(tokenizer):
-            plain, whole = (_tried(tokenizer, word, special) for special in (False, True))
-            if plain:
-                places = range(len(whole) - len(plain) + 1)
-                return next((whole[:place] for place in places if whole[place : place + len(plain)] == plain), [])
-        return []
-    if not bos:
-        return []
-    if tokenizer.bos_token_id is None:
-        raise UserError("the template asks for a BOS token, but the tokenizer has none; use Template(bos=None)")
-    return [cast(int, tokenizer.bos_token_id)]
-
-
-def _start(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:
-    """The start tokens of a fact; a chat template brings its own, unless a BOS is asked for."""
-    return [] if template.chat and template.bos is None else start_tokens(tokenizer, template.bos)
-
-
-def _words(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Texts to try the tokenizer on: a letter, and, where it has none (digits, DNA), words of its own."""
-    yield "a"
-    special = set(tokenizer.all_special_tokens)
-    for word in islice((word for word in tokenizer.get_vocab() if word not in special), TRIED):
-        yield tokenizer.convert_tokens_to_string([word])
-
-
-def _tried(tokenizer: PreTrainedTokenizerBase, word: str, special: bool) -> list[int]:
-    """The tokens of a word; none where the tokenizer does not know it."""
-    try:
-        return list(tokenizer(word, add_special_tokens=special)["input_ids"])
-    except Exception:  # the library's own, of no common kind: a vocabulary without a token for what is unknown
-        return []
-
-
-def unused_bos(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[str]:
-    """A word about a BOS token that the tokenizer has and does not add; nothing where it is plain what is wanted."""
-    bos = tokenizer.bos_token
-    if template.chat or template.bos is not None or bos is None or bos == tokenizer.eos_token:
-        return []
-    if tokenizer.bos_token_id in start_tokens(tokenizer, None):
-        return []
-    return [f"the tokenizer has a BOS token ({bos}) that it does not put before a text; Template(bos=True) does"]
 
 
 def tokens_hash(tokens: Tokens) -> str:

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizer
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import evaluate, text_loss
 from mechunlearn.facts import Fact, Facts, Template, paper_positions, prompt_tokens, tokenize, tokenize_texts
-from mechunlearn.facts.tokens import PASSAGE, start_tokens, unused_bos
+from mechunlearn.facts.starts import start_tokens, unused_bos
+from mechunlearn.facts.tokens import PASSAGE
 from mechunlearn.models import load
 
 from ..architectures import VOCABULARY, tiny
