@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import UserError
 from ..facts import Fact, Facts, Template, prompt_tokens
 from ..models import hf
-from ..models.forward import measuring
+from ..models.forward import check_ids, measuring
 from ..models.properties import context_of, device_of, tokenizer_of
 
 
@@ -41,7 +41,8 @@ def greedy_answers(
         progress: show a bar where there are several batches.
 
     Raises:
-        UserError: a model without a tokenizer; a prompt that leaves no room for an answer in the context.
+        UserError: a model without a tokenizer; a prompt that leaves no room for an answer in the context, or holds a
+            token beyond the embedding.
     """
     tokenizer = tokenizer_of(model)
     template = template or (facts.template if isinstance(facts, Facts) else Template())
@@ -60,10 +61,12 @@ def greedy_answers(
     ends = _end_tokens(model, tokenizer)
     with measuring(model):
         for rows in tqdm(batches, desc="greedy answers", disable=not progress or len(batches) < 2, leave=False):
-            new = _generate(model, torch.tensor([prompts[row] for row in rows]), max_new_tokens, ends)
-            for row, ids in zip(rows, new.tolist(), strict=True):
-                stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-                answers[row] = tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+            ids = torch.tensor([prompts[row] for row in rows])
+            check_ids(model, ids, [facts[row].id or str(row) for row in rows])
+            new = _generate(model, ids, max_new_tokens, ends)
+            for row, said in zip(rows, new.tolist(), strict=True):
+                stop = next((place for place, token in enumerate(said) if token in ends), len(said))
+                answers[row] = tokenizer.decode(said[:stop], skip_special_tokens=True).strip()
     return answers
 
 

@@ -8,17 +8,28 @@ date prints `DAY`, whenever it is rendered: a run that goes on tomorrow asks wha
 from __future__ import annotations
 
 import datetime
-import re
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
-from .fact import Template
+from .fact import Template, check_text
 
 DAY = datetime.date(2025, 1, 1)
-ASKS = re.compile(r"""strftime_now\(\s*(?P<mark>['"])(?P<form>[^'"]*)(?P=mark)\s*\)""")
+CODES = "aAbBcdDeFGHIjmMpSTuUVwWxXyYZ"  # of strftime
 MARK = "\N{INVISIBLE SEPARATOR}answer\N{INVISIBLE SEPARATOR}"  # in place of an answer
+
+
+def _dated() -> str:
+    """A macro that says `DAY` wherever a template asks for the date, however it does: put before the template, it hides
+    the function of that name that transformers lends to templates and that no argument replaces."""
+    said = "format"
+    for code in CODES:
+        value = DAY.strftime(f"%{code}")
+        said += f"|replace('%{code}', {value!r})|replace('%-{code}', {value.lstrip(' 0') or '0'!r})"
+    return f"{{% macro strftime_now(format) %}}{{{{ {said} }}}}{{% endmacro %}}\n"
+
+
+DATED = _dated()
 
 
 def opening(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
@@ -55,23 +66,13 @@ def _rendered(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, temp
         turns = [{"role": "system", "content": template.system}, *turns]
     given = dict(template.arguments)
     try:
-        source = tokenizer.get_chat_template(given.pop("chat_template", None))
-        return str(tokenizer.apply_chat_template(turns, chat_template=_dated(source), tokenize=False, **given))
-    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        source = DATED + tokenizer.get_chat_template(given.pop("chat_template", None))
+        rendered = str(tokenizer.apply_chat_template(turns, chat_template=source, tokenize=False, **given))
+    except Exception as error:  # a template is a program of its author's: it may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"the tokenizer's chat template cannot be rendered: {reason}; give what it needs by "
             "Template(system=…, arguments={…}), where 'chat_template' names one of several, or use Template(chat=False)"
         ) from error
-
-
-def _dated(source: str) -> str:
-    """The template with `DAY` written out wherever it would ask for today's date.
-
-    Raises:
-        UserError: it asks in a form that is made while it is rendered.
-    """
-    found = ASKS.sub(lambda asked: repr(DAY.strftime(asked["form"])), source)
-    if "strftime_now(" in found:
-        raise UserError("the chat template prints today's date in a way that cannot be fixed; use Template(chat=False)")
-    return found
+    check_text("the chat template", "what it renders", rendered)
+    return rendered.removeprefix(str(tokenizer.bos_token or "")) if template.bos is False else rendered

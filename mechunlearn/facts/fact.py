@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import UserError
@@ -30,7 +30,7 @@ class Fact:
     say, and what follows it is not asked for.
 
     Raises:
-        UserError: the prompt, the answer, or one of the other prompts or distractors is empty, or no text that can be
+        UserError: the prompt, the answer, or one of the other prompts or distractors is empty; any text cannot be
             encoded (half a character of a scraped file); unknown role.
     """
 
@@ -53,12 +53,15 @@ class Fact:
             raise UserError(f"{name} has an empty prompt")
         if self.answer is not None and not self.answer.strip():
             raise UserError(f"{name} has an empty answer; give one, or None where no reference exists yet")
-        for part in ("prompt", "answer", "paraphrases", "held_out", "distractors"):
+        for part in (part.name for part in fields(self)):
             given = getattr(self, part)
-            for text in (given,) if isinstance(given, str) else given or ():
-                _check_text(name, part, text)
-        if self.answer is not None and self.answer != self.answer.strip():
-            object.__setattr__(self, "answer", self.answer.strip())
+            for text in given if isinstance(given, tuple) else (given,):
+                if isinstance(text, str):
+                    check_text(name, part, text)
+        for part in ("answer", "paraphrased_answer"):
+            text = getattr(self, part)
+            if text is not None and text != text.strip():
+                object.__setattr__(self, part, text.strip())
         if any(text != text.strip() for text in self.distractors):
             object.__setattr__(self, "distractors", tuple(text.strip() for text in self.distractors))
         for part in ("paraphrases", "held_out", "distractors"):
@@ -68,7 +71,8 @@ class Fact:
             raise UserError(f"{name} has the role {self.role!r}; a role is one of {', '.join(ROLES)}")
 
 
-def _check_text(name: str, field: str, text: str) -> None:
+def check_text(name: str, field: str, text: str) -> None:
+    """Raises UserError: the text holds half a character, which neither a tokenizer nor a file takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -89,14 +93,15 @@ class Template:
         chat: the rendered prompt becomes the user's turn in the tokenizer's chat template and the answer the
             assistant's, without the spaces that `answer` would put before it; all is as the template itself renders
             such a conversation. A template that prints the date prints 1 January 2025 (`arguments` say otherwise).
-        bos: True, False, or None to do what the tokenizer itself does (with `chat`: the chat template). It holds for
-            general text as well.
+        bos: True, False (with `chat`: without the one that the chat template writes), or None to do what the tokenizer
+            itself does (with `chat`: the chat template). It holds for general text as well.
         system: the system turn of a conversation.
         arguments: what else the chat template is given: {"enable_thinking": False}, {"date_string": "26 Jul 2024"},
             or {"chat_template": name} of a tokenizer that has several.
 
     Raises:
-        UserError: a placeholder is missing or doubled.
+        UserError: a placeholder is missing or doubled; a text cannot be encoded; a system turn or arguments without
+            `chat`.
     """
 
     prompt: str = "{prompt}"
@@ -109,6 +114,8 @@ class Template:
     def __post_init__(self) -> None:
         if (self.system is not None or self.arguments) and not self.chat:
             raise UserError("a system turn and arguments are those of a chat template: Template(chat=True, …)")
+        for part in ("prompt", "answer", "system"):
+            check_text("the template", part, getattr(self, part) or "")
         for part in ("prompt", "answer"):
             if getattr(self, part).count(f"{{{part}}}") != 1:
                 raise UserError(f"the template's {part} part must hold {{{part}}} once; it is {getattr(self, part)!r}")

@@ -50,7 +50,7 @@ def _logits_in(
 ) -> Float[Tensor, "row column vocab"]:
     """The logits of these columns; by the model's own forward pass, with whatever it does behind the unembedding."""
     module = hf(model) if isinstance(model, TransformerBridge) else model
-    check_ids(model, tokens)
+    check_ids(model, tokens.ids, tokens.fact_ids)
     device = device_of(module)
     ids, attention, columns = (part.to(device) for part in (tokens.ids, tokens.attention, columns))
     called = module.forward if isinstance(module, nn.Module) else module.__call__
@@ -60,15 +60,15 @@ def _logits_in(
     return (output if isinstance(output, Tensor) else output.logits)[:, columns]
 
 
-def check_ids(model: LanguageModel, tokens: Tokens) -> None:
+def check_ids(model: LanguageModel, ids: Int[Tensor, "row pos"], names: Sequence[str]) -> None:
     """Raises UserError: a token lies beyond the embedding, which was not resized when the tokenizer got it."""
-    size, largest = vocabulary_of(model), int(tokens.ids.max()) if tokens.ids.numel() else 0
+    size, largest = vocabulary_of(model), int(ids.max()) if ids.numel() else 0
     if size is not None and largest >= size:
-        row = int((tokens.ids == largest).any(1).nonzero()[0])
+        row = int((ids == largest).any(1).nonzero()[0])
         words = getattr(model, "tokenizer", None)
         word = f" ({words.convert_ids_to_tokens(largest)!r})" if words is not None else ""
         raise UserError(
-            f"fact {tokens.fact_ids[row]!r}: token {largest}{word} lies beyond the embedding of {size}; resize it "
+            f"fact {names[row]!r}: token {largest}{word} lies beyond the embedding of {size}; resize it "
             "(resize_token_embeddings) or take the tokenizer that the model was trained with"
         )
 
@@ -182,7 +182,7 @@ def embed(model: TransformerBridge, tokens: Tokens) -> Float[Tensor, "fact pos d
 
 def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[list[Tensor], list[Arguments]]:
     """One forward pass that ends at the entry of block `stop`, or behind the last block."""
-    check_ids(model, tokens)
+    check_ids(model, tokens.ids, tokens.fact_ids)
     entries: list[Tensor] = []
     arguments: list[Arguments] = []
 

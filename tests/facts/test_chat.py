@@ -99,8 +99,23 @@ def test_a_template_that_prints_the_date_says_the_same_every_day():
     assert words.decode(tokenize([FACT], words, Template(chat=True)).ids[0]).startswith("01 January")
     chosen = Template(chat=True, arguments={"date_string": "26 Jul 2024"})
     assert words.decode(tokenize([FACT], words, chosen).ids[0]).startswith("26 Jul 2024")
-    with pytest.raises(UserError, match="today's date in a way that cannot be fixed"):
-        tokenize([FACT], chatting("{% set f = '%d' %}{{ strftime_now(f) }}" + DATED), Template(chat=True))
+
+
+ASKINGS = {
+    "{% set day = strftime_now %}{{ day('%d %b %Y') }}": "01 Jan 2025",
+    "{{ strftime_now ('%A') }}": "Wednesday",
+    "{{ strftime_now(format='%Y-%m-%d') }}": "2025-01-01",
+    "{{ strftime_now('%-d' ~ ' %B') }}": "1 January",
+    "{% macro today() %}{{ strftime_now('%y') }}{% endmacro %}{{ today() }}": "25",
+    "{% if strftime_now is defined and strftime_now('%Y') | int == 2025 %}5{% endif %}": "5",
+}
+
+
+@pytest.mark.parametrize("asking", ASKINGS)
+def test_however_a_template_asks_for_the_date_it_is_the_same(asking):
+    words = chatting(asking + TEMPLATES["no BOS (Phi 3)"])
+    row = on(9, lambda: tokenize([FACT], words, Template(chat=True)))
+    assert words.decode(row.ids[0]).startswith(ASKINGS[asking] + "<|user|>")
 
 
 def test_what_is_asked_is_part_of_a_runs_settings(tmp_path):
@@ -134,6 +149,7 @@ def tiny_for(words):
         ),
         ("{{ messages[1].content }}{{ messages[1].content }}", "does not show the assistant's answer once"),
         (None, "no chat template"),
+        ("{{ 1 / 0 }}", "cannot be rendered: division by zero"),
         ({"rag": "x", "tool_use": "y"}, "cannot be rendered: This model has multiple chat templates"),
     ],
 )
@@ -147,3 +163,8 @@ def test_a_chat_template_decides_about_the_bos_itself():
     words = chatting(TEMPLATES["no BOS (Phi 3)"])
     assert tokenize([FACT], words, Template(chat=True, bos=True)).ids[0, 0] == words.bos_token_id
     assert words.bos_token_id not in tokenize([FACT], words, Template(chat=True)).ids
+    writes = chatting(TEMPLATES["plain (Llama 3)"])
+    own, without = (tokenize([FACT], writes, Template(chat=True, bos=bos)).ids[0].tolist() for bos in (None, False))
+    assert own == [writes.bos_token_id, *without]
+    given = prompt_tokens(FACT.prompt, writes, Template(chat=True, bos=False))
+    assert given == without[: len(given)]

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import evaluate, text_loss
+from mechunlearn.evaluation import evaluate, greedy_answers, text_loss
 from mechunlearn.facts import Fact, Facts, Template, paper_positions, prompt_tokens, tokenize, tokenize_texts
 from mechunlearn.facts.starts import start_tokens, unused_bos
 from mechunlearn.facts.tokens import PASSAGE
@@ -137,8 +137,8 @@ def test_bos_is_as_the_tokenizer_wants_it_and_never_doubled():
 @pytest.mark.parametrize("spelling", [" Paris", "Paris\n", "Paris  ", "\tParis\n\n"])
 def test_white_space_around_an_answer_changes_nothing(spelling):
     plain = tokenize([Fact("The capital of France is", "Paris", distractors=("New York",))], byte_level())
-    spelt = Fact("The capital of France is", spelling, distractors=(" New York\n",))
-    assert spelt.answer == "Paris" and spelt.distractors == ("New York",)
+    spelt = Fact("The capital of France is", spelling, distractors=(" New York\n",), paraphrased_answer=spelling)
+    assert spelt.answer == spelt.paraphrased_answer == "Paris" and spelt.distractors == ("New York",)
     found = tokenize([spelt], byte_level())
     assert torch.equal(found.ids, plain.ids) and torch.equal(found.predicts, plain.predicts)
 
@@ -196,6 +196,8 @@ def test_a_pad_token_beyond_the_embedding_is_never_shown_to_the_model(tmp_path):
     words_pad.add_tokens(["new"])
     with pytest.raises(UserError, match=r"fact 'x': token 97 \('new'\) lies beyond the embedding of 96"):
         evaluate(model, Facts([Fact("w5 new", "w8", id="x")]), measures=["answer_logprob"], progress=False)
+    with pytest.raises(UserError, match=r"fact 'y': token 97 \('new'\) lies beyond the embedding of 96"):
+        greedy_answers(model, [Fact("w5", None), Fact("w6 new", None, id="y")], max_new_tokens=1)
 
 
 def test_half_a_character_is_named_with_its_fact_and_field(tmp_path):
@@ -203,6 +205,12 @@ def test_half_a_character_is_named_with_its_fact_and_field(tmp_path):
         Fact("smile \ud83d?", "yes", id="smile")
     with pytest.raises(UserError, match="distractors holds half a character"):
         Fact("smile", "yes", distractors=("no\udc00",))
+    for field in ("subject", "relation", "domain", "paraphrased_answer"):  # a run folder could not be written
+        with pytest.raises(UserError, match=f"{field} holds half a character"):
+            Fact("smile", "yes", **{field: "x\ud83d"})
+    for options in ({"prompt": "\ud83d {prompt}"}, {"chat": True, "system": "\ud83d"}):
+        with pytest.raises(UserError, match=r"the template: (prompt|system) holds half a character"):
+            Template(**options)
     (tmp_path / "s.json").write_text(
         '[{"question": "a", "answer": "b"}, {"question": "smile \\ud83d?", "answer": "yes"}]'
     )
