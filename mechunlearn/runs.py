@@ -135,7 +135,9 @@ class RunFolder:
                 )
         began, now = found.get("versions", {}), versions()
         other = [
-            f"{name} was {began[name]}, now {now[name]}" for name in MAKERS if began.get(name, now[name]) != now[name]
+            f"{name} was {began.get(name, 'not written down')}, now {now[name]}"
+            for name in MAKERS
+            if began.get(name) != now[name]
         ]
         if other and not found.get("about"):
             raise UserError(
@@ -156,8 +158,8 @@ class RunFolder:
         path = self.path / "units" / f"{name}.parquet"
         if not path.exists():
             return None
-        held = json.loads((pq.read_schema(path).metadata or {}).get(MADE_OF, b"null"))
-        if held is not None and held != list(of):
+        held = json.loads((pq.read_schema(path).metadata or {}).get(MADE_OF, b"[]"))
+        if held != list(of):
             odd = next((pair for pair in zip_longest(held, of) if pair[0] != pair[1]), None)
             raise UserError(
                 f"{path}: this piece was made of {len(held)} parts, and now it would be of {len(of)} (first that "

@@ -1,5 +1,6 @@
 """Run folders: whole files or none, and no run of other settings."""
 
+import json
 import os
 
 import pandas as pd
@@ -100,3 +101,21 @@ def test_a_piece_made_of_other_things_is_named(tmp_path):
         begun.unit("0", ["f1", "f3"])
     with pytest.raises(UserError, match=r"of 3 \(first that differs: \(None, 'f3'\)\)"):
         begun.unit("0", ["f1", "f2", "f3"])
+
+
+@pytest.mark.parametrize("package", ["code", "torch"])
+def test_an_unfinished_run_that_does_not_say_its_versions_is_not_gone_on_with(tmp_path, package):
+    """Of before a version was written down: nobody knows what made its pieces."""
+    RunFolder(tmp_path / "run", "dissection", {})
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    del content["versions"][package]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"other versions began \({package} was not written down, now "):
+        RunFolder(tmp_path / "run", "dissection", {})
+
+
+def test_a_piece_that_does_not_say_what_it_was_made_of_is_not_taken(tmp_path):
+    folder = RunFolder(tmp_path / "run", "dissection", {})
+    runs.write_frame(tmp_path / "run" / "units" / "00000.parquet", pd.DataFrame({"x": [1]}))
+    with pytest.raises(UserError, match="made of 0 parts, and now it would be of 1"):
+        folder.unit("00000", ["a"])

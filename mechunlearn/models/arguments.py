@@ -24,6 +24,8 @@ Place = tuple[Any, ...]  # of a tensor within the arguments of a block: indices 
 Layout = dict[tuple[int, Place], int | None]  # (block, place) -> the axis of rows; None: all rows share the tensor
 Run = Callable[[Int[Tensor, "row pos"], Int[Tensor, "row pos"]], list[Arguments]]  # ids, attention mask
 
+INERT = (bool, int, float, str, torch.dtype, torch.device, type(None))  # what a block cannot leave anything in
+
 _found: WeakKeyDictionary[nn.Module, Layout] = WeakKeyDictionary()
 TWO, THREE, COLUMNS = 2, 3, 5
 
@@ -48,7 +50,8 @@ def layout(model: nn.Module, run: Run, device: torch.device) -> Layout:
         run: one pass of the model, which gives the arguments of its blocks.
 
     Raises:
-        UserError: an argument has rows along two axes, or is there for some batches only.
+        UserError: an argument has rows along two axes, is there for some batches only, or is an object in which
+            blocks may leave something for later blocks (Gemma 4's shared keys), which no pass from the middle has.
     """
     if model not in _found:
         seen: Layout = {}
@@ -115,6 +118,11 @@ def _walk(value: Any, place: Place) -> Iterator[tuple[Place, Tensor]]:
     elif isinstance(value, tuple | list | dict):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _walk(part, (*place, key))
+    elif not isinstance(value, INERT):
+        raise UserError(
+            f"blocks are called with {_words(place)}, a {type(value).__name__}, in which one may leave something for "
+            "another; no pass can begin between them, so this architecture is not supported"
+        )
 
 
 def _axis(two: Tensor, three: Tensor, place: tuple[int, Place]) -> int | None:

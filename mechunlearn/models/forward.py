@@ -270,22 +270,31 @@ def unembed(model: TransformerBridge, residual: Float[Tensor, "row d_model"]) ->
 def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
     """Largest difference between the logits of the plain forward pass and of record, resume and unembed.
 
-    Of the shortest row and the longest, so that one is padded, and of one row alone; twice, in another order.
+    Of the shortest row and the longest, so that one is padded, and of one row alone; twice, in another order; as they
+    are and with another residual stream at the first block, which blocks must not know from the recorded pass; then
+    from the last block on as they are, which must not know the passes before.
 
     Raises:
         UserError: they are not the same computation, so this architecture cannot be dissected.
     """
     difference, largest = 0.0, 1.0
-    lengths = tokens.attention.sum(1)
-    for rows in ([int(lengths.argmin()), int(lengths.argmax())], [0]):  # padded, and one row by itself
+    by_length = tokens.attention.sum(1).argsort(stable=True).tolist()
+    last = len(model.blocks) - 1
+    for rows in ([by_length[0], by_length[-1]], [0]):  # two rows, of two lengths where there are, and one by itself
         some = tokens[rows].trim()
         trace = record(model, some)
         order = torch.arange(len(rows), device=some.ids.device).flip(0).repeat(2)
-        final = resume(model, trace, 0, trace.entries[0][order], order)
         mixed = some[order.tolist()]
-        ours, plain = unembed(model, final[mixed.predicts]), scored_logits(model, mixed)
-        difference = max(difference, float((ours - plain).abs().max()))
-        largest = max(largest, float(plain.abs().max()))
+        plain = scored_logits(model, mixed)
+        with _entering(model):
+            plain_moved = scored_logits(model, mixed)
+        first = trace.entries[0][order]
+        for layer, stream, want in (
+            (0, first, plain), (0, _moved(first), plain_moved), (last, trace.entries[last][order], plain),
+        ):  # fmt: skip
+            ours = unembed(model, resume(model, trace, layer, stream, order)[mixed.predicts])
+            difference = max(difference, float((ours - want).abs().max()))
+            largest = max(largest, float(want.abs().max()))
     allowed = 1e3 * torch.finfo(plain.dtype).eps * largest
     if not difference <= allowed:
         raise UserError(
@@ -293,3 +302,24 @@ def check_replay(model: TransformerBridge, tokens: Tokens) -> float:
             f"(largest difference {difference:.3g}); this architecture is not supported"
         )
     return difference
+
+
+def _moved(stream: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+    """Another residual stream of the same size."""
+    return stream.roll(1, -1)
+
+
+@contextmanager
+def _entering(model: TransformerBridge) -> Iterator[None]:
+    """The first block gets another residual stream than the embedding's."""
+
+    def move(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (_moved(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": _moved(kwargs["hidden_states"])}
+
+    handle = model.blocks[0].register_forward_pre_hook(move, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from mechunlearn.errors import UserError
-from mechunlearn.models import hf
+from mechunlearn.models import arguments as block_arguments, hf, load
 from mechunlearn.models.arguments import Rows, layout, select
 from mechunlearn.models.forward import check_replay, record, resume, unembed
 
@@ -102,3 +103,40 @@ def test_the_replay_check_finds_rows_that_are_mixed_up(monkeypatch):
     monkeypatch.setattr(Rows, "of", lambda self, value, axis: value.index_select(axis, self.facts * 0))
     with pytest.raises(UserError, match="gives other logits than the model itself"):
         check_replay(model, rows())
+
+
+@pytest.fixture
+def sharing():
+    """A tiny Gemma 4 whose last two blocks take keys and values that the first two left in an object."""
+    config = transformers.Gemma4TextConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=8, max_position_embeddings=64, sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2,
+        hidden_size_per_layer_input=8, vocab_size_per_layer_input=96, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.2) if parameter.dim() > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+    return load(model, device="cpu")
+
+
+def test_what_blocks_hand_on_to_one_another_is_named(sharing):
+    with pytest.raises(UserError, match=r"called with shared_kv_states, a KVSharingDict.*not supported"):
+        check_replay(sharing, rows())
+
+
+def test_the_replay_check_finds_what_blocks_hand_on(sharing, monkeypatch):
+    """Even where the object is passed on unseen: from the last block on, keys of another pass are still in it."""
+    monkeypatch.setattr(block_arguments, "INERT", object)
+    with pytest.raises(UserError, match="gives other logits than the model itself"):
+        check_replay(sharing, rows())
+
+
+def test_the_replay_check_takes_two_rows_where_all_are_of_one_length(monkeypatch):
+    model, taken = before("llama"), []
+    real = type(rows()).__getitem__
+    monkeypatch.setattr(type(rows()), "__getitem__", lambda self, which: taken.append(which) or real(self, which))
+    check_replay(model, rows((9, 9, 9)))
+    assert taken[0] == [0, 2]
