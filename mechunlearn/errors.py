@@ -8,5 +8,13 @@ class UserError(ValueError):
     """
 
 
+def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
+    """Raises UserError: not a whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if value > most:
+        raise UserError(f"{name} must be at most {most}, not {value}")
+
+
 class NotFiniteError(UserError):
     """A loss, a gradient or a logit is NaN or infinite."""

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -126,18 +126,16 @@ class RunFolder:
     def _check(self, found: dict[str, Any]) -> None:
         if found.get("kind") != self.kind:
             raise UserError(f"{self.path}: holds a run of kind {found['kind']!r}, not {self.kind!r}; give a new folder")
-        theirs = found.get("settings", {})
-        for key in sorted({*self.settings, *theirs}):
-            if self.settings.get(key) != theirs.get(key):
-                raise UserError(
-                    f"{self.path}: holds a run of other settings ({key} was {_short(theirs.get(key))}, now "
-                    f"{_short(self.settings.get(key))}); give a new folder, or the same settings to go on"
-                )
-        began, now = found.get("versions", {}), versions()
+        for key, was, now in _other(found.get("settings", {}), self.settings):
+            raise UserError(
+                f"{self.path}: holds a run of other settings ({key} was {_short(was)}, now {_short(now)}); "
+                "give a new folder, or the same settings to go on"
+            )
+        began, here = found.get("versions", {}), versions()
         other = [
-            f"{name} was {began.get(name, 'not written down')}, now {now[name]}"
+            f"{name} was {began.get(name, 'not written down')}, now {here[name]}"
             for name in MAKERS
-            if began.get(name) != now[name]
+            if began.get(name) != here[name]
         ]
         if other and not found.get("about"):
             raise UserError(
@@ -222,6 +220,15 @@ def read_finished(folder: str | Path, kind: str, what: str) -> dict[str, Any]:
     if not run.get("about"):
         raise UserError(f"{folder}: the run is not finished; run the same call again to go on")
     return run
+
+
+def _other(theirs: Any, ours: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that differ: (name, was, now); those within settings with a dot (`before.configuration`)."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _other(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
+    elif theirs != ours:
+        yield name, theirs, ours
 
 
 def _short(value: object) -> str:

@@ -15,10 +15,11 @@ import torch
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import NotFiniteError, UserError
+from ..errors import NotFiniteError, UserError, check_whole
 from ..evaluation import score_answers
 from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash
 from ..models import Source, compare, fingerprint, load_to_ask
+from ..models.forward import check_batch_size
 from ..runs import RunFolder
 from .base import Attack, Attempt, Broken, Given
 from .kinds.directions import AblateDirection, Steer
@@ -104,6 +105,8 @@ def attack(
             models that do not match, an attack of the list that lacks what it needs. Of a named suite such attacks are
             left out, with a warning and in `about["settings"]["left_out"]`; it is an error where nothing is left.
     """
+    check_batch_size(batch_size)
+    check_whole("seed", seed, 0)
     facts = Facts.of(facts)
     if not len(facts.forget):
         raise UserError(f'{facts.name}: no facts to ask for; give those that were to be forgotten the role "forget"')

@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
+from ..models.forward import check_batch_size
 from ..runs import RunFolder
 from .attack import ask, attack_settings, finished, once, opened
 from .base import Attempt
@@ -57,6 +58,8 @@ def relearn(
         UserError: what `load` and `Facts.of` refuse; no facts to train or to ask, a fact in both (the same phrasing
             with the same answer, or the same id, subject and answer), weights below float32; as `tokenize` does.
     """
+    check_batch_size(batch_size)
+    check_whole("seed", seed, 0)
     train, test, attack = Facts.of(train), Facts.of(test), settings or Relearn()
     for name, facts in (("train on", train), ("ask for", test)):
         if not len(facts):

@@ -71,7 +71,7 @@ TypeOption = Annotated[
 ]
 PromptsOption = Annotated[str, typer.Option(help="In which phrasings facts are asked: own, held_out or all.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")]
-SeedOption = Annotated[int, typer.Option(help="Decides everything that is drawn at random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn at random.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
 
 

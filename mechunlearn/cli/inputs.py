@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,8 @@ def columns_of(value: str | None) -> dict[str, str] | None:
 
 
 def split(value: str) -> list[str]:
-    parts = [part.strip() for part in value.split(",") if part.strip()]
+    """Names separated by commas; those within brackets belong to a name (`head_output[0,3]`)."""
+    parts = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value) if part.strip()]
     if not parts:
         raise UserError(f"{value!r}: an empty list; separate names by commas")
     return parts

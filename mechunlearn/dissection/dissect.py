@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, tokenize, tokens_hash, unused_bos
 from ..models import Source, compare, fingerprint, load, load_to_ask, matched
@@ -88,8 +88,9 @@ def dissect(
     """
     began = time.perf_counter()
     check_batch_size(batch_size)
-    if max_tokens is not None and max_tokens < 1:
-        raise UserError(f"max_tokens must be at least 1, not {max_tokens}")
+    check_whole("seed", seed, 0)
+    if max_tokens is not None:
+        check_whole("max_tokens", max_tokens, 1)
     if direction not in MODELS:
         raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
     where = checked_positions(positions)

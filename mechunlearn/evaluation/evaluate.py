@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..errors import check_whole
 from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_texts, tokens_hash, unused_bos
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
@@ -76,6 +77,7 @@ def evaluate(
     """
     began = time.perf_counter()
     check_batch_size(batch_size)
+    check_whole("seed", seed, 0)
     check_passages(None if isinstance(text, Tokens) else text, "text")
     measures = [measures] if isinstance(measures, str) else measures
     facts = Facts.of(facts)

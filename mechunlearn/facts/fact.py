@@ -114,6 +114,9 @@ class Template:
     def __post_init__(self) -> None:
         if (self.system is not None or self.arguments) and not self.chat:
             raise UserError("a system turn and arguments are those of a chat template: Template(chat=True, …)")
+        for name, value, most in (("chat", self.chat, (True, False)), ("bos", self.bos, (True, False, None))):
+            if not any(value is one for one in most):
+                raise UserError(f"the template's {name} must be {' or '.join(map(str, most))}, not {value!r}")
         for part in ("prompt", "answer", "system"):
             check_text("the template", part, getattr(self, part) or "")
         for part in ("prompt", "answer"):

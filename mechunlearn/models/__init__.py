@@ -1,7 +1,8 @@
 """Models: open, save, copy and compare them, and know what they are made of."""
 
 from .anatomy import Slot, slots
-from .checkpoint import clone, fingerprint, hf, save, state
+from .checkpoint import clone, hf, save, state
+from .identity import fingerprint
 from .loading import Source, load, load_to_ask
 from .opening import BUILT_IN
 from .pair import Comparison, compare, matched

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import UserError
 from .adapters import refuse_adapters
-from .anatomy import fused_modules, slots
+from .anatomy import fused_modules
 from .wrapping import quiet_loading, wrap
 
 
@@ -127,15 +126,6 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def fingerprint(model: TransformerBridge) -> str:
-    """A hash over the names and values of all parameters that the forward pass reads."""
-    digest = hashlib.blake2b(digest_size=16)
-    for slot in slots(model):
-        digest.update(slot.path.encode())
-        digest.update(slot.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def clone(model: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import NotFiniteError, UserError
+from ..errors import NotFiniteError, UserError, check_whole
 from ..facts import Tokens
 from .arguments import Arguments, Layout, Rows, layout, select
 from .checkpoint import hf
@@ -94,8 +94,7 @@ def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator
 
 def check_batch_size(batch_size: int) -> None:
     """Raises UserError: no number of rows that a pass can have."""
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise UserError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    check_whole("batch_size", batch_size, 1)
 
 
 def _columns(tokens: Tokens, first: int, size: int) -> int:

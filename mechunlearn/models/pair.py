@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pandas as pd
@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..showing import shown
 from .anatomy import Slot, slots
 from .checkpoint import clone, hf
+from .identity import differences
 from .loading import Source, load
 
 PROBE = "Was it erased, or only hidden? 1 2 3."
@@ -26,12 +27,14 @@ class Comparison:
     """What differs between two models of one architecture.
 
     `frame` has one row a tensor: `name, path, layer, role, elements, differs, relative_change` (‖after − before‖ /
-    ‖before‖, Frobenius, unitless). `different` holds the paths of the tensors that differ in any bit. `notes` says what
-    else differs without forbidding anything, a sentence each (tokenizers, tied embeddings).
+    ‖before‖, Frobenius, unitless). `different` holds the paths of the tensors that differ in any bit. `configuration`
+    holds the fields of the configurations that differ and enter a computation, each with (before, after). `notes` says
+    what else differs without forbidding anything, a sentence each (configurations, tokenizers, tied embeddings).
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
+    configuration: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def different(self) -> frozenset[str]:
@@ -45,6 +48,7 @@ class Comparison:
             "tensors": len(self.frame),
             "differ": int(self.frame["differs"].sum()),
             "names": self.frame.loc[self.frame["differs"], "name"].tolist(),
+            "configuration": {name: list(values) for name, values in self.configuration.items()},
             "relative_change": {str(role): {"mean": float(m), "max": float(x)} for role, m, x in by_role.itertuples()},
         }
 
@@ -90,7 +94,11 @@ def compare(before: Source, after: Source) -> Comparison:
         raise UserError("before and after cannot be compared: " + "; ".join(problems))
     if ties[0] != ties[1]:
         notes.append("embedding and unembedding are one matrix in one model only; they are compared as two")
-    return Comparison(pd.DataFrame([_row(a, b) for a, b in zip(ours, theirs, strict=True)]), tuple(notes))
+    differing = differences(before, after)
+    if differing:
+        notes.append(_configured(differing))
+    frame = pd.DataFrame([_row(a, b) for a, b in zip(ours, theirs, strict=True)])
+    return Comparison(frame, tuple(notes), differing)
 
 
 def matched(before: Source, after: Source) -> tuple[TransformerBridge, TransformerBridge]:
@@ -136,15 +144,23 @@ def _configuration(before: TransformerBridge, after: TransformerBridge) -> list[
     kinds = [type(hf(model)).__name__ for model in (before, after)]
     if kinds[0] != kinds[1]:
         problems.append(f"architecture: before is {kinds[0]}, after is {kinds[1]}")
-    for field in SHAPE:
-        a, b = getattr(before.cfg, field, None), getattr(after.cfg, field, None)
+    for name in SHAPE:
+        a, b = getattr(before.cfg, name, None), getattr(after.cfg, name, None)
         if a != b:
-            problems.append(f"{field}: before has {a}, after has {b}")
+            problems.append(f"{name}: before has {a}, after has {b}")
     for title, get in (("dtype", lambda p: p.dtype), ("device", lambda p: p.device)):
         a, b = (get(next(hf(model).parameters())) for model in (before, after))
         if a != b:
             problems.append(f"{title}: before is {a}, after is {b} (load both with the same {title}=)")
     return problems
+
+
+def _configured(differing: dict[str, tuple[Any, Any]]) -> str:
+    listed = ", ".join(f"{name} ({a} before, {b} after)" for name, (a, b) in differing.items())
+    return (
+        f"the models compute in another way from the same weights: {listed}; patches carry values and parameters over, "
+        "not this"
+    )
 
 
 def _tokenizers(before: TransformerBridge, after: TransformerBridge) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from ..facts import check_prompts
 from ..sites import resolve
 from ..training import Settings
@@ -56,6 +56,7 @@ class Options:
             raise UserError(f"evaluate_every must be at least 1, not {self.evaluate_every}")
         if self.patience is not None and self.patience < 1:
             raise UserError(f"patience must be at least 1, not {self.patience}")
+        check_whole("seed", self.seed, 0)
         check_prompts(self.prompts)
         check_recall("stop", self.stop)
         self.settings()

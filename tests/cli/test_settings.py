@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mechunlearn.cli.inputs import split
 from mechunlearn.cli.settings import KEYS, read_settings
 from mechunlearn.errors import UserError
 
@@ -114,3 +115,10 @@ def test_a_setting_of_the_method_on_the_line_is_checked_too(tmp_path: Path) -> N
     assert_one_line(call(*base, "npo", "--set", "beta=high"), "npo: beta is a number, not 'high'")
     assert_one_line(call(*base, "npo", "--set", "beta=true"), "npo: beta is a number, not True")
     assert_one_line(call(*base, "mlp_breaking", "--set", "blocks=[1]"), "blocks is a list of 2 numbers, not [1]")
+
+
+def test_commas_within_brackets_belong_to_the_name():
+    assert split("head_output[0,3], norms ,mlp_output+head_output[1,2]") == [
+        "head_output[0,3]", "norms", "mlp_output+head_output[1,2]",
+    ]  # fmt: skip
+    assert split("a,b") == ["a", "b"]

@@ -146,3 +146,12 @@ def test_facts_are_what_they_are_or_what_is_read(tmp_path):
     assert len(Facts.of("organism").forget)
     with pytest.raises(UserError, match="a Facts, a file or a built-in name"):
         Facts.of([Fact("a", "x")])
+
+
+@pytest.mark.parametrize(("switch", "value"), [("bos", "yes"), ("bos", 1), ("chat", "no"), ("chat", None)])
+def test_a_templates_switches_are_true_or_false(switch, value):
+    """As outside the tests, where nothing checks the annotations."""
+    template = Template()
+    object.__setattr__(template, switch, value)
+    with pytest.raises(UserError, match=f"the template's {switch} must be True or False"):
+        template.__post_init__()

@@ -89,7 +89,7 @@ def architecture(name: str, sites: tuple[str, ...]) -> dict[str, pd.DataFrame]:
 def weights(model) -> pd.DataFrame:
     """What a model's weights are: a hash of each tensor."""
     rows = [(slot.path, float(slot.tensor.detach().double().sum()), slot.tensor.numel()) for slot in slots(model)]
-    return pd.DataFrame(rows, columns=["path", "sum", "elements"]).assign(fingerprint=fingerprint(model))
+    return pd.DataFrame(rows, columns=["path", "sum", "elements"]).assign(fingerprint=fingerprint(model)["weights"])
 
 
 def unlearned(method) -> dict[str, pd.DataFrame]:
