@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Tokens, paper_positions
+from ..models.forward import LOGITS_AT_ONCE
 from ..runs import RunFolder
 from .metrics import METRICS, Pair, Reference, compared, distances, of_answer, rounding
 from .patches import Passes, Patch, Patcher
@@ -26,6 +27,7 @@ from .positions import Where, chosen as checked_positions, mask
 
 DONOR, PLAIN = -2, -1  # in place of a patch's number: the donor, and the recipient unpatched
 COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64
+SCORED_AT_ONCE = 2**23  # logits of the facts that are measured together: 64 MB in float64, some eight times over
 
 
 class Sweep:
@@ -58,15 +60,10 @@ class Sweep:
     def units(self, tokens: Tokens, batch_size: int, folder: RunFolder | None, progress: bool) -> pd.DataFrame:
         """What `measure` gives for all facts, going on where an earlier run of the folder ended.
 
-        Facts that are measured together, at most `batch_size`, are of like length, so that little is padding.
+        Facts that are measured together, at most `batch_size`, are of like length, so that little is padding, and few
+        enough for their logits to stand in memory together.
         """
-        lengths = tokens.attention.sum(1)
-        planned: list[list[int]] = []
-        for row in torch.argsort(lengths, stable=True).tolist():
-            full = not planned or (len(planned[-1]) + 1) * int(lengths[row]) > self.max_tokens
-            if full or len(planned[-1]) == batch_size:
-                planned.append([])
-            planned[-1].append(row)
+        planned = self._planned(tokens, batch_size)
         total = len(planned) * len(self.chosen)
         found = []
         with tqdm(total=total, desc="dissect", unit="patch", disable=not progress, leave=False) as bar:
@@ -81,6 +78,22 @@ class Sweep:
                     bar.update(len(self.chosen))
                 found.append(unit)
         return pd.concat(found, ignore_index=True)
+
+    def _planned(self, tokens: Tokens, batch_size: int) -> list[list[int]]:
+        """The rows that are measured together."""
+        lengths = tokens.attention.sum(1)
+        paper = self.positions == "paper"
+        scored = (tokens.predicts | paper_positions(tokens) if paper else tokens.predicts).sum(1)
+        most = SCORED_AT_ONCE // self.recipient.cfg.d_vocab
+        planned, positions = list[list[int]](), 0
+        for row in torch.argsort(lengths, stable=True).tolist():
+            positions += int(scored[row])
+            full = not planned or (len(planned[-1]) + 1) * int(lengths[row]) > self.max_tokens
+            if full or len(planned[-1]) == batch_size or positions > most:
+                planned.append([])
+                positions = int(scored[row])
+            planned[-1].append(row)
+        return planned
 
     @torch.no_grad()
     def measure(self, tokens: Tokens, progress: Callable[[int], object] = lambda _: None) -> pd.DataFrame:
@@ -159,7 +172,7 @@ class Sweep:
         first fact, unpatched; None where weights were exchanged). A patch that cannot change a bit is left out.
         """
         tokens = passes.own.tokens
-        together = max(1, self.max_tokens // tokens.ids.numel())
+        together = max(1, min(self.max_tokens // tokens.ids.numel(), LOGITS_AT_ONCE // passes.reference.numel()))
         for numbers in self._groups(tokens.ids.shape[1]):
             behind: dict[str, Tensor] = {}  # kept while patches resume behind the same block
             alone = self.patcher.alone(self.chosen[numbers[0]])

@@ -165,7 +165,7 @@ def test_a_finished_run_is_opened_and_computes_nothing(tmp_path, monkeypatch, wh
     assert read_run(tmp_path)["kind"] == "attacks"
     for changed, key in (
         ({"seed": 1}, "seed"), ({"facts": make_facts(4)}, "facts"), ({"text": ["the house"]}, "text"),
-        ({"before": toy()}, "models"), ({"never_knew": None}, "models"),
+        ({"before": toy()}, "models.before.weights"), ({"never_knew": None}, "models.never-knew"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"other settings \\({key} was"):
             go(tmp_path, **changed)

@@ -2,13 +2,14 @@
 
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 
-from mechunlearn.dissection import windows
+from mechunlearn.dissection import sweep as sweep_module, windows
 from mechunlearn.dissection.patches import patches
 from mechunlearn.dissection.sweep import Sweep
-from mechunlearn.facts import Tokens
+from mechunlearn.facts import Tokens, paper_positions
 from mechunlearn.models import compare, slots
 from mechunlearn.models.forward import record, unembed
 from mechunlearn.sites import available, resolve
@@ -228,3 +229,28 @@ def test_no_state_is_left_behind(error, monkeypatch):
         all_logits(sweep, rows())
     assert (snapshot(donor), snapshot(model)) == states
     assert seen
+
+
+@pytest.mark.parametrize("where", ["all", "paper"])
+def test_no_more_logits_stand_together_than_are_allowed(where, monkeypatch):
+    """Facts of a batch, and patches of a pass, are bounded by scored positions x vocabulary; the numbers stay."""
+    donor, model = before("llama"), changed(before("llama"), lambda slot: "mlp" in slot.path, 0.05)
+    tokens, chosen = rows((9, 7, 9, 8)), patches([resolve("mlp_output", model)], windows.families("single"), LAYERS)
+    sweep = Sweep(donor, model, chosen, compare(donor, model).different, where)
+    whole = sweep.units(tokens, 64, None, progress=False)
+    scored = (tokens.predicts | paper_positions(tokens) if where == "paper" else tokens.predicts).sum(1)
+    vocabulary, shapes = model.cfg.d_vocab, []
+
+    class Told(sweep_module.Pair):
+        def __init__(self, reference, logits):
+            shapes.append(tuple(logits.shape))
+            super().__init__(reference, logits)
+
+    monkeypatch.setattr(sweep_module, "Pair", Told)
+    for name in ("SCORED_AT_ONCE", "LOGITS_AT_ONCE"):
+        monkeypatch.setattr(sweep_module, name, int(scored.max()) * vocabulary)
+    parts = sweep.units(tokens, 64, None, progress=False)
+    assert {shape[:2] for shape in shapes} == {(1, int(count)) for count in scored}
+    keys = ["patch", "question"]
+    a, b = (frame.sort_values(keys, ignore_index=True) for frame in (whole, parts))
+    pd.testing.assert_frame_equal(a[[*keys, "mse", "rank"]], b[[*keys, "mse", "rank"]], rtol=1e-4)
