@@ -168,7 +168,7 @@ def test_other_settings_are_refused(knowing, facts, tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             go("npo", knowing, facts, tmp_path, **changed)
-    with pytest.raises(UserError, match="other settings \\(settings\\.[a-z_.]+ was"):
+    with pytest.raises(UserError, match=r"other settings \(settings\.[a-z_.]+ was"):
         unlearn(knowing, NPO(beta=0.2), facts.forget, facts.retain, run=tmp_path, **OPTIONS)
     other = clone(knowing)
     with torch.no_grad():
