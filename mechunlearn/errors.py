@@ -1,4 +1,6 @@
-"""The exceptions for what a user can mend."""
+"""The exceptions for what a user can mend, and the check that every count and every seed goes through."""
+
+from numbers import Integral
 
 
 class UserError(ValueError):
@@ -10,9 +12,11 @@ class UserError(ValueError):
 
 def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
     """Raises UserError: not a whole number from `least` to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if value > most:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UserError(f"{name} must be a whole number, not {value!r}")
+    if int(value) < least:
+        raise UserError(f"{name} must be at least {least}, not {value}")
+    if int(value) > most:
         raise UserError(f"{name} must be at most {most}, not {value}")
 
 

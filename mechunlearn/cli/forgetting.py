@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from .app import ColumnsOption, DeviceOption, FactsOption, KeysOption, SeedOption, TypeOption, app
-from .inputs import columns_of, passages, tell_prompts
+from .inputs import columns_of, passages, split, tell_prompts
 from .settings import assignments, limits, merged, read_settings
 
 
@@ -78,7 +78,7 @@ def unlearn(
         "method": method, "set": assignments(change), "layered": limits(layered, "folds"),
         "budget": limits(budget, "kl"), "stop": _number(stop), "patience": patience, "steps": steps,
         "learning_rate": learning_rate, "optimizer": optimizer, "batch_size": batch_size, "accumulation": accumulation,
-        "precision": precision, "trainable": None if trainable is None else trainable.split(","),
+        "precision": precision, "trainable": None if trainable is None else split(trainable),
         "evaluate_every": evaluate_every, "prompts": prompts, "text": text, "retain_text": retain_text,
     }  # fmt: skip
     wanted = merged(read_settings(settings), given)

@@ -21,7 +21,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from ..models import hf, load
 from ..models.forward import measuring
 
@@ -60,8 +60,8 @@ def benchmark(
     if not names:
         raise UserError("no task to ask: tasks=['hellaswag', …]")
     for what, number in (("limit", limit), ("batch_size", batch_size)):
-        if number is not None and number < 1:
-            raise UserError(f"{what} must be at least 1, not {number}")
+        if number is not None:
+            check_whole(what, number, 1)
     if include_path is not None and not Path(include_path).is_dir():
         raise UserError(f"include_path={str(include_path)!r}: no such folder")
     try:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 
 
 def bootstrap_interval(
@@ -56,8 +56,7 @@ def bootstrap_interval(
     Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
     """
     _check_level(level)
-    if resamples < 1:
-        raise UserError(f"resamples must be at least 1, not {resamples}")
+    check_whole("resamples", resamples, 1)
     top = _checked("values", values)
     bottom = np.ones_like(top) if over is None else _checked("over", over)
     shape = np.shape(values)

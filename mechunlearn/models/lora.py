@@ -13,7 +13,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.pytorch_utils import Conv1D
 
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from .anatomy import slots
 from .checkpoint import hf
 
@@ -30,8 +30,7 @@ def lora(
     Raises:
         UserError: a rank below 1, no linear map in these layers.
     """
-    if rank < 1:
-        raise UserError(f"the rank of an adapter must be at least 1, not {rank}")
+    check_whole("the rank of an adapter", rank, 1)
     whole = hf(model)
     flags = [(parameter, parameter.requires_grad) for parameter in whole.parameters()]
     try:

@@ -46,16 +46,14 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        check_whole("batch_size", self.batch_size, 1)
         if self.batch_size < self.accumulation:
             raise UserError(
                 f"batch_size={self.batch_size} rows cannot be split into accumulation={self.accumulation} parts"
             )
-        if self.evaluate_every < 1:
-            raise UserError(f"evaluate_every must be at least 1, not {self.evaluate_every}")
-        if self.patience is not None and self.patience < 1:
-            raise UserError(f"patience must be at least 1, not {self.patience}")
+        check_whole("evaluate_every", self.evaluate_every, 1)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1)
         check_whole("seed", self.seed, 0)
         check_prompts(self.prompts)
         check_recall("stop", self.stop)
