@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..evaluation import score_answers
 from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..models.forward import check_batch_size
-from ..runs import RunFolder
+from ..runs import RunFolder, begun, check_run
 from .base import Attack, Attempt, Broken, Given
 from .kinds.directions import AblateDirection, Steer
 from .kinds.interpolate import Interpolate
@@ -105,6 +106,7 @@ def attack(
             models that do not match, an attack of the list that lacks what it needs. Of a named suite such attacks are
             left out, with a warning and in `about["settings"]["left_out"]`; it is an error where nothing is left.
     """
+    check_run(run, "attacks")
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     facts = Facts.of(facts)
@@ -129,23 +131,19 @@ def attack(
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
     }
-    folder = None if run is None else RunFolder(run, "attacks", settings)
-    if folder is not None and folder.finished:
-        return Attacks.load(folder.path)
-    for name, why in left_out.items():
-        log.warning("attack %s left out: it needs %s", name, why)
+    with begun(run, "attacks", settings) as folder:
+        if folder is not None and folder.finished:
+            return Attacks.load(folder.path)
+        for name, why in left_out.items():
+            log.warning("attack %s left out: it needs %s", name, why)
 
-    frames = [_unattacked(subjects, given, batch_size)]
-    jobs = [(one, name) for one in chosen for name in subjects if name != "before" or one.on_before]
-    for one, name in tqdm(jobs, desc="attacks", disable=not progress):
-        unit = f"{name}-{one.name}-{_hash(attack_settings(one))}"
-
-        def run_it(one: Attack = one, name: str = name) -> pd.DataFrame:
-            found = pd.concat(_attempted(one, name, subjects[name], given, batch_size), ignore_index=True)
-            return found.assign(helped=found["helped"] | one.uses_before)
-
-        frames.append(once(folder, unit, run_it))
-    return finished(frames, settings, subjects, folder, {label(one): one.reaches(subjects["after"]) for one in chosen})
+        frames, asked = [_unattacked(subjects, given, batch_size)], [fact.id for fact in given.questions()]
+        jobs = [(one, name) for one in chosen for name in subjects if name != "before" or one.on_before]
+        for one, name in tqdm(jobs, desc="attacks", disable=not progress):
+            compute = partial(_attacked, one, name, subjects[name], given, batch_size)
+            frames.append(once(folder, f"{name}-{one.name}-{_hash(attack_settings(one))}", compute, asked))
+        reached = {label(one): one.reaches(subjects["after"]) for one in chosen}
+        return finished(frames, settings, subjects, folder, reached)
 
 
 def opened(
@@ -247,6 +245,12 @@ def _unattacked(models: Mapping[str, TransformerBridge], given: Given, batch_siz
     )
 
 
+def _attacked(one: Attack, name: str, model: TransformerBridge, given: Given, batch_size: int) -> pd.DataFrame:
+    """Every attempt of one attack on one model."""
+    found = pd.concat(_attempted(one, name, model, given, batch_size), ignore_index=True)
+    return found.assign(helped=found["helped"] | one.uses_before)
+
+
 def _attempted(one: Attack, name: str, model: TransformerBridge, given: Given, batch_size: int) -> list[pd.DataFrame]:
     """What is answered at every attempt. One that breaks the model ends its part; the rows before it say what broke."""
     rows: list[pd.DataFrame] = []
@@ -309,15 +313,11 @@ def _without_first(tokens: Tokens, count: int) -> tuple[Tokens, list[int]]:
     return Tokens(tokens.ids, tokens.attention, predicts, answers, tokens.fact_ids)[kept], kept
 
 
-def once(folder: RunFolder | None, unit: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A unit of the run: read where it is finished, else computed and kept."""
-    if folder is None:
-        return compute()
-    known = folder.unit(unit)
-    if known is None:
-        known = compute()
-        folder.finish_unit(unit, known)
-    return known
+def once(
+    folder: RunFolder | None, unit: str, compute: Callable[[], pd.DataFrame], asked: Sequence[str]
+) -> pd.DataFrame:
+    """A unit of the run, of the questions asked: read where it is finished, else computed and kept."""
+    return compute() if folder is None else folder.kept(unit, compute, asked)
 
 
 def _hash(values: dict[str, Any] | Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from ..errors import UserError, check_whole
 from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..models.forward import check_batch_size
-from ..runs import RunFolder
+from ..runs import begun, check_run
 from .attack import ask, attack_settings, finished, once, opened
 from .base import Attempt
 from .kinds.relearn import Relearn
@@ -58,6 +58,7 @@ def relearn(
         UserError: what `load` and `Facts.of` refuse; no facts to train or to ask, a fact in both (the same phrasing
             with the same answer, or the same id, subject and answer), weights below float32; as `tokenize` does.
     """
+    check_run(run, "attacks")
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     train, test, attack = Facts.of(train), Facts.of(test), settings or Relearn()
@@ -79,9 +80,6 @@ def relearn(
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
     }
-    folder = None if run is None else RunFolder(run, "attacks", made_with)
-    if folder is not None and folder.finished:
-        return Attacks.load(folder.path)
 
     def relearned(name: str, subject: TransformerBridge) -> pd.DataFrame:
         """What one model says, as it is and after every epoch."""
@@ -91,8 +89,12 @@ def relearn(
             frames.append(ask(attempt, batch_size, attack.name, name))
         return pd.concat(frames, ignore_index=True)
 
-    frames = [once(folder, name, partial(relearned, name, subject)) for name, subject in subjects.items()]
-    return finished(frames, made_with, subjects, folder, {attack.label: attack.reaches(subjects["after"])})
+    with begun(run, "attacks", made_with) as folder:
+        if folder is not None and folder.finished:
+            return Attacks.load(folder.path)
+        asked = [fact.id for fact in questions]
+        frames = [once(folder, name, partial(relearned, name, subject), asked) for name, subject in subjects.items()]
+        return finished(frames, made_with, subjects, folder, {attack.label: attack.reaches(subjects["after"])})
 
 
 def _signs(fact: Fact) -> set[tuple[str | None, ...]]:

@@ -19,7 +19,7 @@ from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.precision import in_single
 from ..models.properties import context_of
-from ..runs import RunFolder, versions
+from ..runs import begun, check_run, versions
 from ..sites import default, resolve
 from .controls import measure_controls
 from .frames import MODELS, Measured
@@ -87,6 +87,7 @@ def dissect(
             holds a run of other settings.
     """
     began = time.perf_counter()
+    check_run(run, "dissection")
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     if max_tokens is not None:
@@ -115,8 +116,8 @@ def dissect(
     wanted = default(recipient) if sites is None else [sites] if isinstance(sites, str) else sites
     named = list(dict.fromkeys(wanted))
     resolved = [resolve(name, recipient) for name in named]
-    listed = families(windows)
-    chosen = patches(resolved, listed, recipient.cfg.n_layers, places(where, resolved, tokens))
+    listed, n_layers = families(windows), recipient.cfg.n_layers
+    chosen = patches(resolved, listed, n_layers, places(where, resolved, tokens))
     if not chosen:
         raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
     has = reached(where, tokens)
@@ -132,42 +133,41 @@ def dissect(
         "dtype": str(next(before.parameters()).dtype).removeprefix("torch."),
         "batch_size": batch_size, "max_tokens": budget,
     }  # fmt: skip
-    folder = RunFolder(run, "dissection", settings) if run is not None else None
-    if folder is not None and folder.finished:
-        return Dissection.load(folder.path)
-
-    drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
-    with in_single(before, after):
-        for model in (before, after):
-            check_replay(model, tokens.to(at))
-        units = sweep.units(tokens, batch_size, folder, progress)
-        measured = Measured(units, chosen, questions, tokens, has.numpy(), direction, before.tokenizer)
-        controls = measure_controls(sweep, tokens[drawn].trim().to(at), measured.noise_floor)
-    frame = measured.recovery()
-    notes += _undefined(frame, settings["dtype"])
-    constant = {
-        "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
-        "dtype": settings["dtype"],
-    }  # fmt: skip
-    result = Dissection(
-        frame=frame.assign(**constant),
-        controls=controls,
-        facts=measured.facts(),
-        answers=measured.answers(),
-        about={
-            "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
-            "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
-                      "template": settings["template"]},
-            "notes": notes, "comparison": comparison.about, "noise_floor": measured.noise_floor, "settings": settings,
-            "versions": versions(),
-            "windows": {family.name: [list(window) for window in family(recipient.cfg.n_layers)] for family in listed},
-            "n_layers": recipient.cfg.n_layers, "positions": where, "positions_rule": rule(where, has),
-            "device": str(at), "seconds": round(time.perf_counter() - began, 2),
-        },
-    )  # fmt: skip
-    if folder is not None:
-        folder.finish(result.about, **result.frames)
-    return result
+    with begun(run, "dissection", settings) as folder:
+        if folder is not None and folder.finished:
+            return Dissection.load(folder.path)
+        drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
+        with in_single(before, after):
+            for model in (before, after):
+                check_replay(model, tokens.to(at))
+            units = sweep.units(tokens, batch_size, folder, progress)
+            measured = Measured(units, chosen, questions, tokens, has.numpy(), direction, before.tokenizer)
+            controls = measure_controls(sweep, tokens[drawn].trim().to(at), measured.noise_floor)
+        frame = measured.recovery()
+        notes += _undefined(frame, settings["dtype"])
+        constant = {
+            "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
+            "dtype": settings["dtype"],
+        }  # fmt: skip
+        result = Dissection(
+            frame=frame.assign(**constant),
+            controls=controls,
+            facts=measured.facts(),
+            answers=measured.answers(),
+            about={
+                "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
+                "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
+                          "template": settings["template"]},
+                "notes": notes, "comparison": comparison.about, "noise_floor": measured.noise_floor,
+                "settings": settings, "versions": versions(),
+                "windows": {family.name: [list(window) for window in family(n_layers)] for family in listed},
+                "n_layers": n_layers, "positions": where, "positions_rule": rule(where, has),
+                "device": str(at), "seconds": round(time.perf_counter() - began, 2),
+            },
+        )  # fmt: skip
+        if folder is not None:
+            folder.finish(result.about, **result.frames)
+        return result
 
 
 def _undefined(frame: pd.DataFrame, dtype: str) -> list[str]:

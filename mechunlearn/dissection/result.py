@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..errors import UserError
 from ..evaluation import resampled
 from ..facts import PROMPTS
-from ..runs import read_finished, read_frame, read_run, versions, write_frame, write_json
+from ..runs import RunFolder, read_finished, read_frame
 from ..showing import plain, shown
 from .metrics import PAPER_METRIC
 from .peaks import strongest
@@ -71,17 +70,9 @@ class Dissection:
         Raises:
             UserError: the folder holds something else, or cannot be written.
         """
-        folder = Path(folder)
-        run = folder / "run.json"
-        if run.exists() and read_run(folder).get("settings") != self.about.get("settings"):
-            raise UserError(f"{folder}: holds another run; give a new folder")
-        if folder.is_dir() and any(folder.iterdir()) and not run.exists():
-            raise UserError(f"{folder}: not empty, and not a run folder; give a new folder")
-        for name, frame in self.frames.items():
-            write_frame(folder / f"{name}.parquet", frame)
-        settings = self.about.get("settings", {})
-        write_json(run, {"kind": "dissection", "settings": settings, "versions": versions(), "about": self.about})
-        return folder
+        kept = RunFolder(folder, "dissection", self.about.get("settings", {}))
+        kept.finish(self.about, **self.frames)
+        return kept.path
 
     @classmethod
     def load(cls, folder: str | Path) -> Dissection:

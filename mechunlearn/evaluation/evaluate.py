@@ -18,11 +18,11 @@ from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
-from ..runs import RunFolder
+from ..runs import begun, check_run
 from .fitting import told
 from .measures import MEASURES, TEXT, chosen_measures
 from .result import Evaluation
-from .rows import labels, not_taken, per_question, per_text
+from .rows import afresh, labels, not_taken, per_question, per_text
 
 
 def evaluate(
@@ -68,7 +68,8 @@ def evaluate(
         batch_size: rows in one forward pass.
         device, dtype: where to put the models, and how precise they are to be; None: as `load` has it.
         seed: decides resamples and which distractors are shown.
-        run: a run folder to keep the result in; a finished one of the same settings is only read.
+        run: a run folder to keep the result in; a finished one of the same settings is only read, an interrupted one
+            goes on.
         progress: show progress bars.
 
     Raises:
@@ -76,6 +77,7 @@ def evaluate(
             something else; as `tokenize`, `greedy_answers` and `per_text_loss` do.
     """
     began = time.perf_counter()
+    check_run(run, "evaluation")
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     check_passages(None if isinstance(text, Tokens) else text, "text")
@@ -100,35 +102,35 @@ def evaluate(
     if of_facts is None or of_facts:
         asked = tokenize(questions, model.tokenizer, template, context=context_of(model))
         settings["tokens"] = tokens_hash(asked)
-    if run is not None and RunFolder(run, "evaluation", settings, begin=False).finished:
-        return Evaluation.load(run)
-
     of_text = [name for name in wanted if name in TEXT]
-    frame, notes = labels(questions), list[str]()
-    if of_facts is None or of_facts:
-        if of_facts is None:
-            without = not_taken(model, questions, [n for n in wanted if n not in TEXT], template=template, **form)
-            notes = told(without, len(questions))
-        notes += unused_bos(model.tokenizer, template)
-        frame = per_question(
-            model, questions, before=before, measures=of_facts, template=template, batch_size=batch_size,
-            progress=progress, **form,
-        )  # fmt: skip
-    texts = pd.DataFrame({"tokens": pd.Series(dtype="int64")})
-    if text is not None and of_text:
-        if not isinstance(text, Tokens):
-            text = tokenize_texts(text, model.tokenizer, context=context_of(model), bos=template.bos)
-        texts = per_text(model, text, before=before, measures=of_text, batch_size=batch_size)
-    about = {
-        "settings": settings, "model": _name(model), "before": _name(before),
-        "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
-        "notes": notes, "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
-        "seconds": round(time.perf_counter() - began, 2),
-    }  # fmt: skip
-    found = Evaluation(frame, texts, about)
-    if run is not None:
-        found.save(run)
-    return found
+    with begun(run, "evaluation", settings) as folder:
+        if folder is not None and folder.finished:
+            return Evaluation.load(folder.path)
+        kept = afresh if folder is None else folder.kept
+        frame, notes = labels(questions), list[str]()
+        if of_facts is None or of_facts:
+            if of_facts is None:
+                without = not_taken(model, questions, [n for n in wanted if n not in TEXT], template=template, **form)
+                notes = told(without, len(questions))
+            notes += unused_bos(model.tokenizer, template)
+            frame = per_question(
+                model, questions, before=before, measures=of_facts, template=template, batch_size=batch_size,
+                progress=progress, kept=kept, **form,
+            )  # fmt: skip
+        texts = pd.DataFrame({"tokens": pd.Series(dtype="int64")})
+        if text is not None and of_text:
+            if not isinstance(text, Tokens):
+                text = tokenize_texts(text, model.tokenizer, context=context_of(model), bos=template.bos)
+            texts = per_text(model, text, before=before, measures=of_text, batch_size=batch_size, kept=kept)
+        about = {
+            "settings": settings, "model": _name(model), "before": _name(before),
+            "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
+            "notes": notes, "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
+            "seconds": round(time.perf_counter() - began, 2),
+        }  # fmt: skip
+        if folder is not None:
+            folder.finish(about, frame=frame, texts=texts)
+        return Evaluation(frame, texts, about)
 
 
 def _hash(text: Sequence[str] | Tokens | None) -> str | None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..runs import renamed_when_whole
 from .adapters import refuse_adapters
 from .anatomy import fused_modules
 from .wrapping import quiet_loading, wrap
@@ -99,7 +99,7 @@ def _joined(container: Any, fused: nn.Module, parts: dict[str, nn.Module]) -> li
 def save(model: TransformerBridge, folder: str | Path) -> Path:
     """Write a Hugging Face checkpoint (config, safetensors, tokenizer) that plain `transformers` loads.
 
-    Written beside the target and renamed when whole, so a folder that exists is complete.
+    Written beside the target, flushed to disk and renamed when whole, so a folder that exists is complete.
 
     Raises:
         UserError: the folder exists already, or the disk is full; adapters beside the weights.
@@ -107,24 +107,21 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists already and is not empty; give a new folder for the model")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        config = copy.deepcopy(hf(model).config)
-        config.architectures = [type(hf(model)).__name__]
-        config.dtype = str(next(hf(model).parameters()).dtype).removeprefix("torch.")
+    written, source = state(model), hf(model)
+    config = copy.deepcopy(source.config)
+    config.architectures = [type(source).__name__]
+    config.dtype = str(next(source.parameters()).dtype).removeprefix("torch.")
+    with renamed_when_whole(folder) as unfinished:
+        unfinished.mkdir()
         config.save_pretrained(unfinished)
-        if hf(model).generation_config is not None:
-            hf(model).generation_config.save_pretrained(unfinished)
-        save_torch_state_dict(state(model), unfinished, metadata={"format": "pt"})
+        if source.generation_config is not None:
+            source.generation_config.save_pretrained(unfinished)
+        try:
+            save_torch_state_dict(written, unfinished, metadata={"format": "pt"})
+        except SafetensorError as error:  # how it tells of a full disk
+            raise OSError(None, str(error)) from error
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(unfinished)
-        unfinished.chmod(0o755)
-        unfinished.replace(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: the model could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

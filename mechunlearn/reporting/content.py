@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from ..errors import UserError
 from .folders import find
 from .sections.attacks import AttacksSection, attacks_section
 from .sections.dissection import DissectionSection, dissection_section
 from .sections.evaluation import EvaluationSection, evaluation_section
 from .sections.unlearning import UnlearningSection, unlearning_section
 
+Section = TypeVar("Section")
 QUESTION = "Was the knowledge removed, or only made unreachable, and where?"
 
 
@@ -37,10 +40,10 @@ class Content:
         found = find(folder)
         return cls(
             title=f"mechunlearn: {Path(folder).resolve().name}",
-            dissections=[dissection_section(run, f"dissection-{i}") for i, run in enumerate(found.dissections)],
-            unlearnings=[unlearning_section(run, f"unlearning-{i}") for i, run in enumerate(found.unlearnings)],
-            attacks=[attacks_section(run, f"attacks-{i}") for i, run in enumerate(found.attacks)],
-            evaluations=[evaluation_section(run, f"evaluation-{i}") for i, run in enumerate(found.evaluations)],
+            dissections=_sections(dissection_section, "dissection", found.dissections),
+            unlearnings=_sections(unlearning_section, "unlearning", found.unlearnings),
+            attacks=_sections(attacks_section, "attacks", found.attacks),
+            evaluations=_sections(evaluation_section, "evaluation", found.evaluations),
             unfinished=found.unfinished,
             others=found.others,
         )
@@ -57,3 +60,28 @@ class Content:
             yield "No attack was run: whether training or other prompts bring the knowledge back is not known."
         if not self.unlearnings and not self.evaluations:
             yield "What unlearning cost elsewhere (near and far facts, general text) was not measured."
+
+
+def _sections(make: Callable[[Any, str], Section], kind: str, runs: Sequence[Any]) -> list[Section]:
+    """A section a run.
+
+    Raises:
+        UserError: what a run says of itself is not as it was written.
+    """
+    found = []
+    for place, run in enumerate(runs):
+        try:
+            found.append(make(run, f"{kind}-{place}"))
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise cannot_be_told(run.name, error) from error
+    return found
+
+
+def cannot_be_told(name: str, error: Exception) -> UserError:
+    """What a run says of itself is not as a run is written."""
+    return UserError(
+        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they changed, "
+        "or written by another version? Make the run again, or move it out of the report's folder"
+    )

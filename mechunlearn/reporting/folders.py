@@ -12,7 +12,7 @@ from ..attacks import summary as attacks
 from ..dissection.summary import NEEDED
 from ..errors import UserError
 from ..evaluation import Evaluation
-from ..runs import read_frame, read_run
+from ..runs import check_files, read_frame, read_run
 
 _CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
 _FACTS = ["fact", "question", "prompt", "answer", "before_answer", "after_answer"]
@@ -94,9 +94,10 @@ def find(folder: str | Path) -> Found:
             others.append(f"{name} ({kind})")
         elif kind == "unlearning" and path.parent.name == "stages":
             continue  # the layered run above tells of all its stages
-        elif not (path / "frame.parquet").exists() or (kind != "dissection" and not run.get("about")):
+        elif not run["about"] or not (path / "frame.parquet").exists():
             unfinished.append(name)
         else:
+            check_files(path, run, frames=True)
             found[kind].append(_open(kind, name, path, run))
     if not any(found.values()):
         raise UserError(_nothing(folder, unfinished, others))
@@ -126,8 +127,6 @@ def _open(
 
 
 def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionFiles:
-    if not isinstance(run.get("about"), dict):
-        raise UserError(f"{path / 'run.json'}: no field 'about': this is not a finished dissection")
     return DissectionFiles(
         name,
         run,

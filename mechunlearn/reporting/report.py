@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinja2 import UndefinedError
+
 from ..errors import UserError
-from .content import Content
+from .content import Content, cannot_be_told
 from .writers.latex import write_latex
 from .writers.markdown import write_markdown
 from .writers.page import write_page
@@ -38,4 +40,7 @@ def report(folder: str | Path, out: str | Path | None = None, *, format: str = "
     if format not in WRITERS:
         raise UserError(f"format {format!r}: not one of {', '.join(WRITERS)}")
     content = Content.of(folder)
-    return WRITERS[format](content, Path(folder) / (out if out is not None else FILES[format]))
+    try:
+        return WRITERS[format](content, Path(folder) / (out if out is not None else FILES[format]))
+    except (UndefinedError, LookupError, TypeError, AttributeError) as error:
+        raise cannot_be_told(str(folder), error) from error

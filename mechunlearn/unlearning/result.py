@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import PROMPTS
 from ..models import load, save
-from ..runs import RunFolder, read_finished, read_frame
+from ..runs import RunFolder, check_files, read_finished, read_frame
 from ..showing import shown
 from .plot import plot
 from .settings import kept_row
@@ -71,7 +71,7 @@ class Unlearning:
             target = kept.path / "stages" / str(place) / "model"
             if not (isinstance(stage, Path) and target.exists() and target.samefile(stage)):
                 save(load(stage), cleared(target))
-        kept.finish(self.about | {"stages": layered}, frame=self.frame)
+        kept.finish(self.about | {"stages": layered}, ("model",), frame=self.frame)
         return kept.path
 
     @classmethod
@@ -83,8 +83,9 @@ class Unlearning:
         Raises:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
-        about = read_finished(folder, "unlearning", "of unlearning")["about"]
-        folder = Path(folder)
+        run = read_finished(folder, "unlearning", "of unlearning")
+        check_files(folder, run)
+        about, folder = run["about"], Path(folder)
         count = about.pop("stages", 0)
         stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
         model = load(folder / "model", device=device, dtype=dtype)
@@ -111,7 +112,6 @@ class Unlearning:
 
 
 def cleared(folder: Path) -> Path:
-    """An interrupted run may have saved its model, or a part of it, without coming to say so."""
-    for left in (folder, *folder.parent.glob(f".{folder.name}-*")):
-        shutil.rmtree(left, ignore_errors=True)
+    """An interrupted run may have saved its model without coming to say so."""
+    shutil.rmtree(folder, ignore_errors=True)
     return folder

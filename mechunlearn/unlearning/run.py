@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..facts import Facts
 from ..models import Source, hf, load, load_to_ask, save
-from ..runs import RunFolder, read_frame, read_run
+from ..runs import RunFolder, begun, check_run, read_frame, read_run
 from .configure import method_of
 from .data.plan import check, plan
 from .idle import forgot_nothing
@@ -111,6 +111,7 @@ def unlearn(
             tokenizer, settings that make no sense, a budget that cannot be measured or that the start breaks, a run
             folder of other settings.
     """
+    check_run(run, "unlearning")
     options = Options(
         steps=steps, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, clip=clip, batch_size=batch_size, accumulation=accumulation, precision=precision,
@@ -125,26 +126,27 @@ def unlearn(
     layered = method if isinstance(method, Layered) else Layered(method=method, folds=1)
     options.check(layered.method, model)
     made_with = run_settings(model, method, options, forget, retain, text, retain_text)
-    folder = None
-    if run is not None and (Path(run) / "run.json").exists():
-        folder = RunFolder(run, "unlearning", made_with)
-        if folder.finished:
-            Save(folder.path).remove()  # where the run was interrupted at its very end
-            return Unlearning.load(folder.path, **_like(model))
+    known = None if run is None else RunFolder(run, "unlearning", made_with, begin=False)
+    if known is not None and known.finished:
+        Save(known.path).remove()  # where the run was interrupted at its very end
+        return Unlearning.load(known.path, **_like(model))
 
     plain = not isinstance(method, Layered)
     stages = plan(model, layered, forget, retain, text, retain_text, options, plain)
-    if folder is None:  # whatever can be refused is refused before anything is written
+    if known is None or not known.exists:  # whatever can be refused is refused before anything is written
         measured = stages[0].watch.measure(model)
         if options.budget is not None:
             options.budget.check(measured, measured)
         stages[0] = replace(stages[0], measured=measured)
-        folder = None if run is None else RunFolder(run, "unlearning", made_with)
     for place, stage in enumerate(stages, start=1):
         stage.announces = progress and place == 1
         if progress:
             stage.label = method.name if plain else f"{method.name} {place}/{len(stages)}"
-    return _run(stages, folder, made_with, plain, measured_settings(layered.method, stages[0].method))
+    fitted = measured_settings(layered.method, stages[0].method)
+    with begun(run, "unlearning", made_with) as folder:
+        if folder is not None and folder.finished:  # by another process, in the meantime
+            return Unlearning.load(folder.path, **_like(model))
+        return _run(stages, folder, made_with, plain, fitted)
 
 
 def _run(
@@ -182,7 +184,7 @@ def _run(
         log.warning("%s: %s", made_with["method"], about["nothing"])
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))
-        folder.finish(about | {"stages": len(stages)}, frame=frame)
+        folder.finish(about | {"stages": len(stages)}, ("model",), frame=frame)
     return Unlearning(model, frame, about, tuple(models))
 
 
@@ -206,7 +208,7 @@ def _run_stage(
     outcome = replace(found, frame=frame, step=found.step + spent["step"])
     if folder is not None:
         save(outcome.model, cleared(folder.path / "model"))
-        folder.finish(about_of(outcome), frame=frame)
+        folder.finish(about_of(outcome), ("model",), frame=frame)
         Save(folder.path).remove()
     return outcome
 
@@ -214,7 +216,9 @@ def _run_stage(
 def _stage_folder(folder: RunFolder | None, place: int, plain: bool) -> RunFolder | None:
     if folder is None or plain:
         return folder
-    return RunFolder(folder.path / "stages" / str(place), "unlearning", folder.settings | {"stage": place})
+    found = RunFolder(folder.path / "stages" / str(place), "unlearning", folder.settings | {"stage": place})
+    found.tidy()
+    return found
 
 
 def _baseline(frame: pd.DataFrame) -> dict[str, float]:

@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ def go(folder: Path | None, **changed: Any) -> Attacks:
 def die_at(number: int, after: bool) -> None:
     kept, calls = RunFolder.finish_unit, 0
 
-    def counted(self: RunFolder, name: str, frame: pd.DataFrame) -> None:
+    def counted(self: RunFolder, name: str, frame: pd.DataFrame, of: Sequence[str] = ()) -> None:
         nonlocal calls
         calls += 1
         if calls == number and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        kept(self, name, frame)
+        kept(self, name, frame, of)
         if calls == number:
             os.kill(os.getpid(), signal.SIGKILL)
 

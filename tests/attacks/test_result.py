@@ -9,6 +9,7 @@ from mechunlearn.attacks import Attacks, curve, steps_to_recover, summarise_atta
 from mechunlearn.errors import UserError
 from mechunlearn.runs import RunFolder, read_frame, write_frame
 
+from ..folders import rewritten
 from .test_summary import random_frame, strongest_frame
 
 
@@ -64,6 +65,9 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path):
 def test_broken_files(found, tmp_path):
     folder = found.save(tmp_path / "attacks")
     write_frame(folder / "frame.parquet", read_frame(folder / "frame.parquet").drop(columns=["part", "correct"]))
+    with pytest.raises(UserError, match=r"frame\.parquet: was cut or changed since the run ended; the same call"):
+        Attacks.load(folder)
+    rewritten(folder, files=None)
     with pytest.raises(UserError, match="no column part, correct; was it written by another version"):
         Attacks.load(folder)
     (folder / "frame.parquet").write_bytes(b"PAR1 and no more")

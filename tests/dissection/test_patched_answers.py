@@ -11,6 +11,7 @@ from mechunlearn.facts import Fact, Facts, tokenize
 from mechunlearn.models import load
 
 from ..architectures import VOCABULARY, tiny
+from ..folders import rewritten
 from ..pairs import changed, word_level
 from .test_dissect import make_facts
 
@@ -133,9 +134,7 @@ def test_an_activation_patch_says_what_transformer_lens_says(result, pair, facts
 def test_kept_and_gone_on_with(pair, facts, tmp_path, result):
     run = dissect(*pair, facts, sites=SITES, windows="single,all", run=tmp_path / "run", progress=False)
     assert run.answers.equals(result.answers)
-    (tmp_path / "run" / "run.json").write_text(
-        (tmp_path / "run" / "run.json").read_text().replace('"about": {', '"about": {}, "was": {')
-    )
+    rewritten(tmp_path / "run", about=None, files=None)
     again = dissect(*pair, facts, sites=SITES, windows="single,all", run=tmp_path / "run", progress=False)
     assert again.answers.equals(result.answers)
     kept = Dissection.load(result.save(tmp_path / "saved")).answers

@@ -258,12 +258,49 @@ def test_only_text_may_be_measured():
     assert list(found.summary()["measure"]) == ["text_loss"]
 
 
+def test_an_interrupted_evaluation_goes_on_after_its_last_piece(tmp_path, monkeypatch):
+    options = {"text": TEXTS, "before": bridge(1), **SHORT}
+    whole = evaluate(bridge(0), FACTS, **options)
+    rows = sys.modules["mechunlearn.evaluation.rows"]
+    real, done = rows._passed, list[str]()
+
+    def counted(made_by, *given, **more):
+        if made_by == "generation":
+            raise KeyboardInterrupt
+        done.append(made_by)
+        return real(made_by, *given, **more)
+
+    monkeypatch.setattr(rows, "_passed", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bridge(0), FACTS, run=tmp_path / "run", **options)
+    before, first = list(done), {file.name for file in (tmp_path / "run" / "units").iterdir()}
+    assert before == ["answer"] and first == {"answer-000000.json", "answer-000000.parquet"}
+    monkeypatch.setattr(
+        rows, "_passed", lambda made_by, *given, **more: done.append(made_by) or real(made_by, *given, **more)
+    )
+    found = evaluate(bridge(0), FACTS, run=tmp_path / "run", **options)
+    assert "answer" not in done[len(before) :] and "generation" in done
+    pd.testing.assert_frame_equal(found.frame, whole.frame)
+    pd.testing.assert_frame_equal(found.texts, whole.texts)
+
+
+def test_many_questions_are_many_pieces_of_the_same_numbers(monkeypatch):
+    rows = sys.modules["mechunlearn.evaluation.rows"]
+    whole, names = rows.per_question(bridge(0), CHOOSABLE, seed=5), list[str]()
+    monkeypatch.setattr(rows, "TOGETHER", 2)
+    parts = rows.per_question(
+        bridge(0), CHOOSABLE, seed=5, kept=lambda name, made, of: names.append((name, *of)) or made()
+    )
+    pd.testing.assert_frame_equal(parts, whole)
+    assert [fact for name, *some in names if name.startswith("answer") for fact in some] == [f.id for f in CHOOSABLE]
+
+
 def test_a_run_folder_keeps_everything_and_is_read_again(tmp_path, monkeypatch):
     model, before = bridge(0), bridge(1)
     options = {"text": TEXTS, "before": before, "run": tmp_path / "run", **SHORT}
     found = evaluate(model, FACTS, **options)
     kept = {path.name for path in (tmp_path / "run").glob("*")}
-    assert kept == {"run.json", "frame.parquet", "texts.parquet"}
+    assert kept == {"run.json", "frame.parquet", "texts.parquet", "units"}
     run = read_run(tmp_path / "run")
     assert run["kind"] == "evaluation" and run["about"]["facts"]["hash"] == FACTS.hash
     assert run["about"]["measures"]["rank"]["direction"] == MEASURES["rank"].direction

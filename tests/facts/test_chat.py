@@ -128,7 +128,7 @@ def test_what_is_asked_is_part_of_a_runs_settings(tmp_path):
     found = dissect(before, after, facts, **options)
     assert found.about["settings"]["tokens"] == tokens_hash(tokenize(facts.questions("held_out"), words))
     words.chat_template = TEMPLATES["no BOS (Phi 3)"].replace("[end]", "[END]")
-    with pytest.raises(UserError, match="after.tokenizer was"):
+    with pytest.raises(UserError, match=r"after\.tokenizer was"):
         dissect(before, after, facts, **options)
 
 

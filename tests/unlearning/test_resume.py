@@ -17,6 +17,7 @@ from mechunlearn import dissection
 from mechunlearn.errors import UserError
 from mechunlearn.models import clone, hf
 from mechunlearn.runs import read_run
+from mechunlearn.runs.files import UNFINISHED
 from mechunlearn.unlearning import NPO, RefusalDPO, Unlearning, unlearn
 from mechunlearn.unlearning.loop import stage
 
@@ -197,10 +198,10 @@ def test_a_damaged_state_is_named(damage, knowing, facts, tmp_path, monkeypatch)
 
 def test_a_model_folder_left_by_an_interrupted_run_is_replaced(knowing, facts, tmp_path, monkeypatch):
     interrupted(tmp_path, knowing, facts, monkeypatch)
-    for name in ("model", ".model-abc"):
+    for name in ("model", f"{UNFINISHED}abc"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half of it")
-    (tmp_path / ".state.safetensors-abc").write_bytes(b"half of it")
+    (tmp_path / f"{UNFINISHED}def").write_bytes(b"half of it")
     result = go("npo", knowing, facts, tmp_path)
     same(result, go("npo", knowing, facts, None))
     assert rest(tmp_path) == {
@@ -243,3 +244,18 @@ def test_a_run_folder_that_is_none_is_refused(knowing, facts, tmp_path):
     with pytest.raises(UserError, match="holds a run of kind 'dissection'"):
         go("npo", knowing, facts, tmp_path)
     shutil.rmtree(tmp_path)
+
+
+def test_a_model_that_was_exchanged_is_refused_and_one_that_is_gone_is_made_again(knowing, facts, tmp_path, caplog):
+    first = go("npo", knowing, facts, tmp_path)
+    weights = tmp_path / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"\0\0\0\0")
+    for opens in (lambda: go("npo", knowing, facts, tmp_path), lambda: Unlearning.load(tmp_path)):
+        with pytest.raises(UserError, match=r"model\.safetensors: was cut or changed since the run ended"):
+            opens()
+    shutil.rmtree(tmp_path / "model")
+    same(go("npo", knowing, facts, tmp_path), first)
+    assert "config.json: is missing; it is computed again" in caplog.text
+    assert weights.read_bytes() == whole
+    same(Unlearning.load(tmp_path), first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,10 @@ class Save:
         self._next = time.monotonic() + (time.monotonic() - began) * (1 / SHARE - 1)
 
     def remove(self) -> None:
-        """The run is finished: no state, and nothing that was cut short while it was written, is needed any more."""
+        """The run is finished: its state is not needed any more. One that can only be read keeps it."""
         if self.path is not None:
-            for left in (self.path, *self.path.parent.glob(f".{self.path.name}-*")):
-                left.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
 
 def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
