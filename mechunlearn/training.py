@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from .errors import NotFiniteError, UserError
+from .undoing import undone
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -320,14 +321,16 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     """Give the model back with the flags and gradients it came with."""
     modes = [(module, module.training) for module in model.modules()]
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
+
+    def back() -> None:
         for module, mode in modes:
             module.training = mode
         for parameter, requires_grad, gradient in states:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
+
+    with undone(back):
+        yield
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, token
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..models.forward import check_batch_size
 from ..runs import RunFolder, begun, check_run
+from ..undoing import as_found
 from .base import Attack, Attempt, Broken, Given
 from .kinds.directions import AblateDirection, Steer
 from .kinds.interpolate import Interpolate
@@ -62,6 +63,7 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
+@as_found
 def attack(
     model: Source,
     facts: Facts | str | Path,

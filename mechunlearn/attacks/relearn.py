@@ -15,12 +15,14 @@ from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..models.forward import check_batch_size
 from ..runs import begun, check_run
+from ..undoing import as_found
 from .attack import ask, attack_settings, finished, once, opened
 from .base import Attempt
 from .kinds.relearn import Relearn
 from .result import Attacks
 
 
+@as_found
 def relearn(
     model: Source,
     train: Facts | str | Path,

@@ -21,6 +21,7 @@ from ..models.precision import in_single
 from ..models.properties import context_of
 from ..runs import begun, check_run, versions
 from ..sites import default, resolve
+from ..undoing import as_found
 from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
@@ -35,6 +36,7 @@ CONTROL_FACTS = 8
 MAX_TOKENS, MAX_TOKENS_ACCELERATED = 8192, 65536  # of patched rows in one pass: on the CPU, elsewhere
 
 
+@as_found
 def dissect(
     before: Source,
     after: Source,

@@ -19,12 +19,14 @@ from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
 from ..runs import begun, check_run
+from ..undoing import as_found
 from .fitting import told
 from .measures import MEASURES, TEXT, chosen_measures
 from .result import Evaluation
 from .rows import afresh, labels, not_taken, per_question, per_text
 
 
+@as_found
 def evaluate(
     model: Source,
     facts: Facts | str | Path,

@@ -18,8 +18,10 @@ from ..facts import Fact, Facts, Template, prompt_tokens
 from ..models import hf
 from ..models.forward import check_ids, measuring
 from ..models.properties import context_of, device_of, tokenizer_of
+from ..undoing import as_found
 
 
+@as_found
 def greedy_answers(
     model: TransformerBridge,
     facts: Facts | Sequence[Fact],

@@ -24,11 +24,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import UserError, check_whole
 from ..models import hf, load
 from ..models.forward import measuring
+from ..undoing import as_found
 
 INSTALL = 'pip install "lm-eval>=0.4.13,<0.5"'
 REFUSED = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows more than text"}
 
 
+@as_found
 def benchmark(
     model: str | Path | nn.Module,
     tasks: str | Sequence[str],

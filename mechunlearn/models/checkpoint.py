@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import UserError
 from ..runs import renamed_when_whole
+from ..undoing import as_found, undone
 from .adapters import refuse_adapters
 from .anatomy import fused_modules
 from .wrapping import quiet_loading, wrap
@@ -74,15 +75,13 @@ def _joined(container: Any, fused: nn.Module, parts: dict[str, nn.Module]) -> li
     a matrix whose elements are their own positions.
     """
     original = dict(fused._parameters)
-    try:
+    with undone(lambda: fused._parameters.update(original)):
         for leaf, parameter in original.items():
             if parameter is not None:
                 count = torch.arange(parameter.numel(), dtype=torch.float64, device=parameter.device)
                 fused._parameters[leaf] = nn.Parameter(count.view_as(parameter))
         split = getattr(container, "split_qkv_matrix", None) or container.split_gate_up_matrix
         probes = dict(zip(parts, split(container.original_component), strict=True))
-    finally:
-        fused._parameters.update(original)
 
     values = []
     for leaf, parameter in original.items():
@@ -96,6 +95,7 @@ def _joined(container: Any, fused: nn.Module, parts: dict[str, nn.Module]) -> li
     return values
 
 
+@as_found
 def save(model: TransformerBridge, folder: str | Path) -> Path:
     """Write a Hugging Face checkpoint (config, safetensors, tokenizer) that plain `transformers` loads.
 

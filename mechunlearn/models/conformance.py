@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from ..undoing import unhooked
 
 TOKENS = 8
 # How far wrapping may move logits, as a multiple of what rounding does to them (`Few.noise`). Over the architectures
@@ -42,11 +43,10 @@ def few_logits(module: PreTrainedModel) -> Few:
         up = torch.rand(output.shape, generator=draw).to(output.device)
         return (output * (1 + step * (up - 0.5))).to(output.dtype)
 
-    handle = cast(nn.Module, module.get_input_embeddings()).register_forward_hook(rounded)
-    try:
+    embedding = cast(nn.Module, module.get_input_embeddings())
+    with unhooked([embedding]):
+        embedding.register_forward_hook(rounded)
         moved = float((_said(module).double() - plain.double()).abs().max())
-    finally:
-        handle.remove()
     return Few(plain, max(moved, step * float(plain.abs().max()), torch.finfo(plain.dtype).tiny))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import NotFiniteError, UserError, check_whole
 from ..facts import Tokens
+from ..undoing import undone, unhooked
 from .arguments import Arguments, Layout, Rows, layout, select
 from .checkpoint import hf
 from .hooks import Enough, Hook, hooked
@@ -116,14 +117,15 @@ def measuring(*models: LanguageModel | None) -> Iterator[None]:
     """No gradients and no dropout inside; every module's training flag is as before afterwards."""
     modules = [part for model in models if isinstance(model, nn.Module) for part in model.modules()]
     flags = [part.training for part in modules]
-    try:
-        for part in modules:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
+
+    def back() -> None:
         for part, flag in zip(modules, flags, strict=True):
             part.training = flag
+
+    with undone(back), torch.no_grad():
+        for part in modules:
+            part.training = False
+        yield
 
 
 def log_probs(logits: Float[Tensor, "scored vocab"]) -> Float[Tensor, "scored vocab"]:
@@ -195,15 +197,11 @@ def _run_blocks(model: TransformerBridge, tokens: Tokens, stop: int) -> tuple[li
         entries.append(_stream(output))
         raise Enough
 
-    handles = [block.register_forward_pre_hook(at_entry, with_kwargs=True) for block in model.blocks]
-    handles.append(model.blocks[-1].register_forward_hook(at_end))
-    try:
+    with unhooked(model.blocks), suppress(Enough):
+        for block in model.blocks:
+            block.register_forward_pre_hook(at_entry, with_kwargs=True)
+        model.blocks[-1].register_forward_hook(at_end)
         hf(model)(input_ids=tokens.ids, attention_mask=tokens.attention, use_cache=False)
-    except Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
     return entries, arguments
 
 
@@ -317,8 +315,6 @@ def _entering(model: TransformerBridge) -> Iterator[None]:
             return (_moved(args[0]), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": _moved(kwargs["hidden_states"])}
 
-    handle = model.blocks[0].register_forward_pre_hook(move, with_kwargs=True)
-    try:
+    with unhooked([model.blocks[0]]):
+        model.blocks[0].register_forward_pre_hook(move, with_kwargs=True)
         yield
-    finally:
-        handle.remove()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import UserError
+from ..undoing import undone, unhooked
 from .checkpoint import hf
 
 LEVELS = itertools.count(1_000)  # every `hooked` has a level of its own: it takes away its hooks and no others
@@ -31,16 +32,16 @@ class Hook(Protocol):
 @contextmanager
 def hooked(model: TransformerBridge, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
     """TransformerLens hooks for the time of a block; the user's, and those of blocks around it, stay as they are."""
-    level, points = next(LEVELS), list[HookPoint]()
-    try:
-        for name, function in hooks:
-            point = hook_point(model, name)
-            points.append(point)
+    level, chosen = next(LEVELS), [(hook_point(model, name), function) for name, function in hooks]
+
+    def away() -> None:
+        for point, _ in chosen:
+            point.remove_hooks("fwd", level=level)
+
+    with unhooked([point for point, _ in chosen], known=_written_down), undone(away):
+        for point, function in chosen:
             point.add_hook(function, level=level)
         yield
-    finally:
-        for point in points:
-            point.remove_hooks("fwd", level=level)
 
 
 def hook_point(model: TransformerBridge, name: str) -> HookPoint:
@@ -49,3 +50,8 @@ def hook_point(model: TransformerBridge, name: str) -> HookPoint:
     if point is None:
         raise UserError(f"{type(hf(model)).__name__} has no hook {name}")
     return point
+
+
+def _written_down(point: nn.Module) -> set[int]:
+    """The hooks that TransformerLens knows of."""
+    return {handle.hook.id for handle in cast(HookPoint, point).fwd_hooks}

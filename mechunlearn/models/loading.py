@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
 from .opening import open_checkpoint, open_tokenizer
@@ -25,6 +26,7 @@ Source = str | Path | nn.Module
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
+@as_found
 def load(
     source: Source,
     *,

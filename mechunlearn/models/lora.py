@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError, check_whole
+from ..undoing import undone
 from .anatomy import slots
 from .checkpoint import hf
 
@@ -33,15 +34,8 @@ def lora(
     check_whole("the rank of an adapter", rank, 1)
     whole = hf(model)
     flags = [(parameter, parameter.requires_grad) for parameter in whole.parameters()]
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft says that it takes Conv1D for what it is, which is what is wanted.
-            warnings.filterwarnings("ignore", "fan_in_fan_out")
-            torch.manual_seed(seed)
-            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_maps(model, layers))
-            inject_adapter_in_model(config, whole)
-        yield [parameter for name, parameter in whole.named_parameters() if "lora_" in name]
-    finally:
+
+    def back() -> None:
         for name, module in list(whole.named_modules()):
             if isinstance(module, LoraLayer):
                 module.merge()
@@ -50,6 +44,15 @@ def lora(
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
         vars(whole).pop("peft_config", None)
+
+    with undone(back):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # peft says that it takes Conv1D for what it is, which is what is wanted.
+            warnings.filterwarnings("ignore", "fan_in_fan_out")
+            torch.manual_seed(seed)
+            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_maps(model, layers))
+            inject_adapter_in_model(config, whole)
+        yield [parameter for name, parameter in whole.named_parameters() if "lora_" in name]
 
 
 def linear_maps(model: TransformerBridge, layers: range | None = None) -> list[str]:

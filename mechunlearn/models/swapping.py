@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..undoing import undone
 from .anatomy import Slot
 
 
@@ -19,14 +20,16 @@ def parameters_of(donor: dict[str, Slot], slots: Iterable[Slot], select: tuple[i
     (value vectors) are the donor's, in a copy of the one matrix.
     """
     own: list[tuple[nn.Parameter, Tensor]] = []
-    try:
+
+    def back() -> None:
+        for parameter, data in own:
+            parameter.data = data
+
+    with undone(back):
         for slot in slots:
             own.append((slot.tensor, slot.tensor.data))
             slot.tensor.data = donor_value(donor[slot.path], slot, select)
         yield
-    finally:
-        for parameter, data in own:
-            parameter.data = data
 
 
 def donor_value(donor: Slot, own: Slot, select: tuple[int, ...] = ()) -> Tensor:

@@ -82,6 +82,6 @@ def _sections(make: Callable[[Any, str], Section], kind: str, runs: Sequence[Any
 def cannot_be_told(name: str, error: Exception) -> UserError:
     """What a run says of itself is not as a run is written."""
     return UserError(
-        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they changed, "
-        "or written by another version? Make the run again, or move it out of the report's folder"
+        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "
+        "changed, or written by another version? Make the run again, or move it out of the report's folder"
     )

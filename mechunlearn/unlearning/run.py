@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..facts import Facts
 from ..models import Source, hf, load, load_to_ask, save
 from ..runs import RunFolder, begun, check_run, read_frame, read_run
+from ..undoing import as_found
 from .configure import method_of
 from .data.plan import check, plan
 from .idle import forgot_nothing
@@ -30,6 +31,7 @@ from .settings import measured_settings, run_settings
 log = logging.getLogger(__name__)
 
 
+@as_found
 def unlearn(
     model: Source,
     method: Method | Layered | str,

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...errors import UserError
 from ...models import hf
+from ...undoing import undone
 
 ROUNDING = 10  # in units of the last digit of the factors
 
@@ -74,23 +75,25 @@ def tapped(model: TransformerBridge, weights: Iterable[nn.Parameter]) -> Iterato
     wanted = {id(weight) for weight in weights}
     taps = Taps()
     changed: list[nn.Module] = []
-    try:
+
+    def back() -> None:
+        for module in changed:
+            vars(module).pop("forward", None)
+
+    with undone(back):
         for name, module in hf(model).named_modules():
             weight = getattr(module, "weight", None)
             if id(weight) in wanted and isinstance(module, nn.Linear | Conv1D):
                 assert isinstance(weight, nn.Parameter)
                 tap = Tap(name, weight, isinstance(module, Conv1D))
                 taps.taps += (tap,)
-                module.forward = _forward(module, tap, taps)  # type: ignore[method-assign]
                 changed.append(module)
+                module.forward = _forward(module, tap, taps)  # type: ignore[method-assign]
                 wanted.discard(id(weight))
         if wanted:
             names = [name for name, parameter in hf(model).named_parameters() if id(parameter) in wanted]
             raise UserError(f"CIR changes the gradients of linear maps; {names[0]!r} is no weight of one: leave it out")
         yield taps
-    finally:
-        for module in changed:
-            del module.forward
 
 
 def _forward(module: nn.Linear | Conv1D, tap: Tap, taps: Taps) -> Callable[[Tensor], Tensor]:

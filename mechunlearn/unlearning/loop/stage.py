@@ -19,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...errors import NotFiniteError, UserError
 from ...models import clone, hf
 from ...training import Trainer, borrowed
+from ...undoing import undone
 from ..data.batches import Draws, Sources, assemble
 from ..method import Method, Routine
 from ..options import Options
@@ -264,13 +265,15 @@ def _checkpointing(after: TransformerBridge, options: Options) -> Iterator[None]
     if not options.checkpointing:
         yield
         return
-    with _silent():
-        hf(after).gradient_checkpointing_enable({"use_reentrant": False})
-    try:
-        yield
-    finally:
+
+    def off() -> None:
         with _silent():
             hf(after).gradient_checkpointing_disable()
+
+    with undone(off):
+        with _silent():
+            hf(after).gradient_checkpointing_enable({"use_reentrant": False})
+        yield
 
 
 @contextmanager

@@ -1,0 +1,204 @@
+"""Ctrl-C at random moments of one session: what is left of it in the models, in torch and in the run folders?
+
+    python analyses/reliability/interrupts.py --interrupts 1500 --json analyses/results/reliability_interrupts.json
+
+One process calls the verbs again and again on the same three models, as a notebook does, and is interrupted at a random
+moment of each call. `--how signal` sends the signal that Ctrl-C sends; `--how raise` raises KeyboardInterrupt inside
+the interpreter, which no handler sees. After each interrupt nothing may be left: no hook, no gradient, no flag of a
+module or a parameter, no other weights, no switch of torch; and a plain forward pass gives the same bits. Every
+hundredth interrupted run folder is gone on with, and its frame compared with that of a run that nobody interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import mechunlearn as mu
+from mechunlearn.undoing import undone
+
+FACTS = mu.Facts.builtin("organism")
+FORGET, RETAIN = FACTS.forget[:4], FACTS.near[:4]
+QUIET = {"progress": False}
+GO_ON_EVERY = 100
+Verb = Callable[[dict[str, Any], Path], Any]
+
+
+def verbs() -> dict[str, Verb]:
+    """What is interrupted, each a second or less."""
+    return {
+        "dissect": lambda m, out: mu.dissect(
+            m["before"], m["after"], FORGET, sites=["mlp_coefficients", "value_vectors", "residual"],
+            windows="sliding:2", run=out, **QUIET,
+        ),
+        "unlearn": lambda m, out: mu.unlearn(
+            m["before"], mu.NPO(), FORGET, RETAIN, steps=2, batch_size=4, evaluate_every=1, run=out, **QUIET
+        ),
+        "cir": lambda m, out: mu.unlearn(
+            m["before"], mu.CIR(), FORGET, RETAIN, steps=2, batch_size=4, evaluate_every=1, run=out, **QUIET
+        ),
+        "circuit breakers": lambda m, out: mu.unlearn(
+            m["before"], mu.CircuitBreakers(lora_rank=2), FORGET, RETAIN, steps=1, batch_size=4, run=out, **QUIET
+        ),
+        "attack": lambda m, out: mu.attack(
+            m["after"], FACTS.with_items([*FORGET, *RETAIN]), suite=["prompts", "quantise", "noise"],
+            before=m["before"], never_knew=m["twin"], run=out, **QUIET,
+        ),
+        "relearn": lambda m, out: mu.relearn(
+            m["after"], FORGET[:2], FORGET[2:], settings=mu.Relearn(trainable="lora", epochs=1), run=out, **QUIET
+        ),
+        "evaluate": lambda m, out: mu.evaluate(
+            m["after"], FORGET, before=m["before"], letters=False, max_new_tokens=4, run=out, **QUIET
+        ),
+        "load": lambda *_: mu.load("organism"),
+    }  # fmt: skip
+
+
+class Watch:
+    """What must be as it was."""
+
+    def __init__(self, models: dict[str, Any]) -> None:
+        self.models = models
+        self.ids = torch.arange(5, 17)[None]
+        self.before = self.seen()
+
+    def seen(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "gradients are computed": torch.is_grad_enabled(), "inference mode": torch.is_inference_mode_enabled(),
+            "default precision": torch.get_default_dtype(), "function modes": torch._C._len_torch_function_stack(),
+            "device of new tensors": torch.empty(0).device, "to be put back": len(undone.notes),
+        }  # fmt: skip
+        for name, model in self.models.items():
+            found |= {f"{name}: {what}": value for what, value in _state(model).items()}
+            with torch.no_grad():
+                found[f"{name}: logits"] = model(self.ids).sum().item()
+        return found
+
+    def left(self) -> list[str]:
+        """What is not as it was. A pass that fails is told by its error."""
+        try:
+            now = self.seen()
+        except Exception as error:
+            return [f"a plain pass fails: {type(error).__name__}: {error}"]
+        return [what for what, value in now.items() if self.before[what] != value]
+
+
+def _state(model: Any) -> dict[str, Any]:
+    module = model.original_model
+    parts = [*model.modules(), *module.modules()]
+    parameters = list(module.parameters())
+    return {
+        "hooks": sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts)
+        + sum(len(getattr(part, "fwd_hooks", ())) for part in parts),
+        "training": [part.training for part in parts],
+        "own forward": sum("forward" in vars(part) for part in parts),
+        "requires_grad": [parameter.requires_grad for parameter in parameters],
+        "gradients": sum(parameter.grad is not None for parameter in parameters),
+        "storage": [parameter.data_ptr() for parameter in parameters],
+        "names": [name for name, _ in module.named_parameters()],
+        "weights": sum(parameter.detach().double().sum().item() for parameter in parameters),
+    }
+
+
+def interrupted(call: Callable[[], Any], after: float, how: str) -> bool:
+    """Whether the call was interrupted after that time, rather than done before."""
+    main, ended = threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        if not ended.wait(after):
+            if how == "signal":
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(KeyboardInterrupt))
+
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        call()
+        ended.set()
+        thread.join()
+        for _ in range(1000):  # one that comes too late comes here
+            pass
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        ended.set()
+        thread.join()
+
+
+def frame_of(found: Any) -> pd.DataFrame:
+    return found.frame.drop(columns=["seconds"], errors="ignore")
+
+
+def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
+    """So many interrupts, and what each left."""
+    models = {"before": mu.load("organism"), "twin": mu.load("organism:never-knew")}
+    models["after"] = mu.unlearn(models["before"], mu.NPO(), FORGET, RETAIN, steps=3, batch_size=4, **QUIET).model
+    calls, watch, draw = verbs(), Watch(models), random.Random(seed)
+    took, whole = {}, {}
+    for name, verb in calls.items():
+        began = time.perf_counter()
+        whole[name] = verb(models, folder / f"whole-{name}")
+        took[name] = time.perf_counter() - began
+    counts, left, swallowed, gone_on = Counter(), [], 0, []
+    done = 0
+    while done < count:
+        name = draw.choice(list(calls))
+        out = folder / f"{done}-{name}"
+        hit = interrupted(lambda: calls[name](models, out), draw.random() * took[name] * 0.95, how)  # noqa: B023
+        swallowed += not hit
+        found = watch.left()
+        if found:
+            left.append({"verb": name, "number": done, "left": found})
+            print(f"{done} {name}: {'; '.join(found)}", flush=True)
+        if hit:
+            counts[name] += 1
+            done += 1
+            if done % GO_ON_EVERY == 0 and name != "load":
+                same = frame_of(calls[name](models, out)).equals(frame_of(whole[name]))
+                gone_on.append({"verb": name, "number": done, "same": bool(same)})
+        shutil.rmtree(out, ignore_errors=True)
+    return {
+        "how": how, "interrupts": done, "by verb": dict(counts), "left something": left,
+        "calls that ended first": swallowed, "gone on": len(gone_on),
+        "gone on and not the same": [one for one in gone_on if not one["same"]],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interrupts", type=int, default=1500)
+    parser.add_argument("--how", choices=["signal", "raise"], default="signal")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        found = session(options.interrupts, options.how, options.seed, Path(folder))
+    print(json.dumps({**found, "left something": len(found["left something"])}, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    sys.exit(bool(found["left something"] or found["gone on and not the same"]))
+
+
+if __name__ == "__main__":
+    main()
