@@ -32,12 +32,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+import regex
 from transformer_lens.model_bridge import TransformerBridge
 
+from .checking import shown
 from .errors import UserError
 from .models import Slot, slots
 from .models.meaning import faults
 
+SECONDS = 1.0  # that a regular expression may take for one name
 ACTIVATIONS = {
     "mlp_coefficients": "blocks.{l}.mlp.hook_post",
     "attention_output": "blocks.{l}.hook_attn_out",
@@ -106,7 +109,9 @@ def resolve(name: str, model: TransformerBridge) -> Site:
     Raises:
         UserError: the architecture has no such site, or an index lies outside it.
     """
-    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[\d,\s]+)\]", name)
+    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[0-9,\s]+)\]", name)
+    if match and max(map(len, match["index"].split(","))) > 18:
+        raise UserError(f"site {shown(name)}: an index of more digits than any model has places")
     base = match["base"] if match else name
     select = tuple(int(i) for i in match["index"].split(",") if i.strip()) if match else ()
     if all(part in ACTIVATIONS or "hook_" in part for part in base.split("+")):
@@ -190,19 +195,31 @@ def _parameters(name: str, model: TransformerBridge) -> Site:
         if not chosen:
             raise UserError(f"site {name!r}: {_architecture(model)} has no such parameters")
         return Site(name, "parameters", {}, chosen, layered=name not in OUTSIDE_BLOCKS)
-    try:
-        pattern = re.compile(found)
-    except re.error as error:
-        raise UserError(f"site {name!r}: neither a site, a hook name nor a regular expression ({error})") from error
-    chosen = tuple(slot for slot in everything if pattern.search(slot.name) or pattern.search(slot.path))
+    chosen = tuple(slot for slot in everything if _matches(found, slot.name, name) or _matches(found, slot.path, name))
     if not chosen:
         raise UserError(
-            f"site {name!r}: no such site, and as a regular expression it matches no parameter of "
+            f"site {shown(name)}: no such site, and as a regular expression it matches no parameter of "
             f"{_architecture(model)}; sites are {', '.join((*ACTIVATIONS, *PARAMETERS))}; parameters look like "
             f"{everything[1].name}"
         )
     inside = {slot.layer >= 0 for slot in chosen}
     return Site(name, "parameters", {}, chosen, layered=inside == {True})
+
+
+def _matches(pattern: str, text: str, name: str) -> bool:
+    """Whether the regular expression is found in the text; some would be looked for until the end of the world."""
+    try:
+        return regex.search(pattern, text, timeout=SECONDS) is not None
+    except TimeoutError:
+        raise UserError(
+            f"site {shown(name)}: as a regular expression it takes more than {SECONDS:g} s for one name; write it "
+            "without repetitions inside repetitions"
+        ) from None
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
+        reason = str(error) or "too deep"
+        raise UserError(
+            f"site {shown(name)}: neither a site, a hook name nor a regular expression ({reason})"
+        ) from error
 
 
 def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBridge) -> tuple[int, ...]:

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from .errors import NotFiniteError, UserError
+from .checking import check_fields, check_number
+from .errors import NotFiniteError, UserError, check_whole
 from .undoing import undone
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 PRECISIONS = ("no", "bf16")
+MOST_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,16 @@ class Settings:
     precision: str = "no"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        for name, least in (("steps", 1), ("accumulation", 1), ("warmup", 0), ("weight_decay", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UserError(f"learning_rate must be a positive number, not {self.learning_rate}")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip must be positive, or None for no clipping, not {self.clip}")
+        for name, least in (("steps", 1), ("accumulation", 1), ("warmup", 0)):
+            check_whole(name, getattr(self, name), least, MOST_STEPS)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("learning_rate", self.learning_rate, above=0, most=1e38)
+        if self.clip is not None:
+            check_number("clip (None for no clipping)", self.clip, above=0)
 
 
 @dataclass(frozen=True)
@@ -252,15 +254,21 @@ def _trainable(model: nn.Module, chosen: Iterable[nn.Parameter] | None) -> dict[
         parameter.requires_grad_(parameter.requires_grad if wanted is None else id(parameter) in wanted)
         parameter.grad = None
         if parameter.requires_grad:
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                raise UserError(
-                    f"cannot train '{name}' in {parameter.dtype}: small updates would be rounded away. "
-                    "Load the model with dtype='float32' (precision='bf16' makes the computation cheaper)"
-                )
+            check_precise(name, [parameter])
             found[name] = parameter
     if not found:
         raise UserError("nothing to train: no parameter of the model was chosen, or all are frozen")
     return found
+
+
+def check_precise(name: str, parameters: Iterable[nn.Parameter]) -> None:
+    """Raises UserError: weights below float32, which a step would not move."""
+    for parameter in parameters:
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise UserError(
+                f"cannot train '{name}' in {parameter.dtype}: small updates would be rounded away. "
+                "Load the model with dtype='float32' (precision='bf16' makes the computation cheaper)"
+            )
 
 
 def _next(batches: Iterator[Any], step: int, settings: Settings) -> Any:

@@ -16,11 +16,13 @@ import torch
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..errors import NotFiniteError, UserError, check_whole
 from ..evaluation import score_answers
 from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..models.forward import check_batch_size
+from ..models.properties import context_of
 from ..runs import RunFolder, begun, check_run
 from ..undoing import as_found
 from .base import Attack, Attempt, Broken, Given
@@ -64,6 +66,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @as_found
+@checked
 def attack(
     model: Source,
     facts: Facts | str | Path,
@@ -128,7 +131,9 @@ def attack(
         "left_out": left_out,
         "facts": facts.hash,
         "prompts": prompts,
-        "tokens": tokens_hash(tokenize(given.questions(), subjects["after"].tokenizer)),
+        "tokens": tokens_hash(
+            tokenize(given.questions(), subjects["after"].tokenizer, context=context_of(subjects["after"]))
+        ),
         "text": _hash(given.text) if given.text else None,
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
@@ -145,7 +150,8 @@ def attack(
             compute = partial(_attacked, one, name, subjects[name], given, batch_size)
             frames.append(once(folder, f"{name}-{one.name}-{_hash(attack_settings(one))}", compute, asked))
         reached = {label(one): one.reaches(subjects["after"]) for one in chosen}
-        return finished(frames, settings, subjects, folder, reached)
+        notes = [note for one in chosen for note in one.notes(subjects["after"], given)]
+        return finished(frames, settings, subjects, folder, reached, notes)
 
 
 def opened(
@@ -161,16 +167,17 @@ def finished(
     models: Mapping[str, TransformerBridge],
     folder: RunFolder | None,
     reached: Mapping[str, float | None],
+    notes: Sequence[str] = (),
 ) -> Attacks:
     """The result, kept in the run folder where there is one."""
     names = {name: str(one.cfg.model_name) for name, one in models.items()}
     reached = {name: share for name, share in reached.items() if share is not None}
-    notes = [
+    told = [
         f"{name} reaches {share:.0%} of the parameters inside the blocks; what does not come back under it may do "
         "so once the others are reached"
         for name, share in reached.items() if share < LITTLE
     ]  # fmt: skip
-    about = {"settings": settings, "models": names, "reached": reached, "notes": notes}
+    about = {"settings": settings, "models": names, "reached": reached, "notes": [*notes, *told]}
     found = Attacks(pd.concat(frames, ignore_index=True), about)
     if folder is not None:
         folder.finish(found.about, frame=found.frame)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import check_fields
 from ..errors import UserError
 from ..facts import Facts
 
@@ -92,6 +93,13 @@ class Attack:
     source: ClassVar[str]
     needs_before: ClassVar[bool] = False
     on_before: ClassVar[bool] = False  # only a model that knows can tell whether it could have worked: run it there too
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def notes(self, model: TransformerBridge, given: Given) -> list[str]:  # noqa: ARG002 - of attacks that leave out
+        """What it does not try with what is given, and why, in sentences without their stops."""
+        return []
 
     def attempts(self, model: TransformerBridge, given: Given) -> Iterator[Attempt | Broken]:
         """The model again and again, in the states in which it is to be asked; where one part breaks, others go on.

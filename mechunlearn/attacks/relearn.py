@@ -10,10 +10,12 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..errors import UserError, check_whole
 from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..models.forward import check_batch_size
+from ..models.properties import context_of
 from ..runs import begun, check_run
 from ..undoing import as_found
 from .attack import ask, attack_settings, finished, once, opened
@@ -23,6 +25,7 @@ from .result import Attacks
 
 
 @as_found
+@checked
 def relearn(
     model: Source,
     train: Facts | str | Path,
@@ -78,7 +81,7 @@ def relearn(
         "train": train.hash,
         "test": test.hash,
         "prompts": prompts,
-        "tokens": tokens_hash(tokenize(questions, subjects["after"].tokenizer)),
+        "tokens": tokens_hash(tokenize(questions, subjects["after"].tokenizer, context=context_of(subjects["after"]))),
         "models": {name: fingerprint(one) for name, one in subjects.items()},
         "seed": seed,
     }

@@ -5,7 +5,11 @@ Imports of torch and its friends stand inside the commands, so that `--help` and
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -19,11 +23,26 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Where the installed command starts."""
+    signal.signal(signal.SIGINT, _interrupted)
     app(prog_name="mechunlearn")
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as the system calls it
+    """Ctrl-C. While modules are imported nothing is at stake, and libraries swallow what is raised: so end at once."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            sys.stderr.write("mechunlearn: interrupted before anything was done\n")
+            sys.stderr.flush()
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 @app.callback(invoke_without_command=True)
 def start(
+    traceback: Annotated[  # noqa: ARG001 - taken out of the line at the rim, wherever it stands
+        bool, typer.Option("--traceback", help="Show the whole traceback of what went wrong unforeseen.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     use: Annotated[
         list[Path] | None,

@@ -11,11 +11,15 @@ from typer.exceptions import TyperException
 
 from ..errors import UserError
 
+TRACE = "--traceback"
 HINT = "the same command goes on where it stopped"
 
 
 class OneLine(TyperGroup):
-    """A user's mistake is one line on stderr and exit code 2; Ctrl-C one line and 130. Neither is a traceback."""
+    """A user's mistake is one line on stderr and exit code 2; Ctrl-C one line and 130; what nobody foresaw one line and
+    70. None is a traceback, unless `--traceback` asks for it."""
+
+    given: list[str]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -26,9 +30,20 @@ class OneLine(TyperGroup):
         except KeyboardInterrupt:
             _complain(f"interrupted; {HINT}")
             raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort, TyperException):
+            raise
+        except BrokenPipeError:  # who reads the output has gone
+            sys.stderr.close()
+            raise typer.Exit(141) from None
+        except Exception as error:
+            if TRACE in self.given:
+                raise
+            _complain(_defect(error))
+            raise typer.Exit(70) from None
 
     def main(self, args: Any = None, *rest: Any, standalone_mode: bool = True, **options: Any) -> Any:
-        args = list(sys.argv[1:] if args is None else args) or ["--help"]
+        self.given = list(sys.argv[1:] if args is None else args)
+        args = [word for word in self.given if word != TRACE] or ["--help"]
         try:
             result = super().main(args, *rest, standalone_mode=False, **options)
         except TyperException as error:  # unknown options, missing arguments and the like
@@ -73,6 +88,20 @@ PromptsOption = Annotated[str, typer.Option(help="In which phrasings facts are a
 BatchOption = Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn at random.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
+
+
+def _defect(error: Exception) -> str:
+    """What went wrong where nobody foresaw it."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+        return f"memory does not suffice ({_told(error)}); take a smaller --batch-size, fewer facts or another device"
+    return (
+        f"a defect of mechunlearn, {_told(error)}; please report it with what the same command prints with {TRACE} "
+        "behind it"
+    )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:300] or 'no word more'}"
 
 
 def _complain(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -78,12 +79,12 @@ def attack(
     chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
     if not len(chosen.forget):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
-    names = split(suite)
+    names = split("--suite", suite)
     chosen_suite = names[0] if len(names) == 1 else names
     attacks.listed(chosen_suite)  # a wrong name is told before anything else is said
     tell_prompts(prompts)
     whole = text == "organism" or (text is None and facts == "organism")
-    general = organism_text("train") if whole else passages(Path(text) if text else None)
+    general = organism_text("train") if whole else passages(None if text is None else Path(text))
     found = attacks.attack(
         model,
         chosen,
@@ -99,4 +100,4 @@ def attack(
         run=out,
     )
     typer.echo(attack_table(found.frame, found.about["settings"]["left_out"], found.about.get("notes", ())))
-    typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")
+    typer.echo(f"\nWritten to {out}. A page to read: {shlex.join(['mechunlearn', 'report', str(out)])}")

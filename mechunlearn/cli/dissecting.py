@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -77,15 +79,15 @@ def dissect(
     from ..dissection.metrics import METRICS, PAPER_METRIC
 
     tell_prompts(prompts)
-    metric = metric or PAPER_METRIC
+    metric = PAPER_METRIC if metric is None else metric
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: not one of {', '.join(METRICS)}")
     result = dissection.dissect(
         before,
         after,
         chosen_facts(facts, format, columns, keys, role, limit),
-        sites=split(sites) if sites is not None else None,
-        windows=split(windows),
+        sites=split("--sites", sites) if sites is not None else None,
+        windows=split("--windows", windows),
         direction=direction,
         positions=_positions(positions),
         prompts=prompts,
@@ -98,7 +100,7 @@ def dissect(
         dtype=dtype,
     )
     show(result, metric)
-    typer.echo(f"\nWritten to {out}. A page to read: mechunlearn report {out}")
+    typer.echo(f"\nWritten to {out}. A page to read: {shlex.join(['mechunlearn', 'report', str(out)])}")
 
 
 @app.command()
@@ -124,5 +126,5 @@ def report(
 
 
 def _positions(value: str) -> str | list[int]:
-    parts = split(value)
-    return [int(part) for part in parts] if all(part.lstrip("-").isdigit() for part in parts) else value
+    parts = split("--positions", value)
+    return [int(part) for part in parts] if all(re.fullmatch(r"-?[0-9]{1,9}", part) for part in parts) else value

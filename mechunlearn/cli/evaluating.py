@@ -67,10 +67,10 @@ def evaluate(
 
     chosen = chosen_facts(facts, format, columns, keys, role, limit)
     tell_prompts(prompts)
-    general = organism_text() if text == "organism" else passages(Path(text) if text else None)
-    names = split(measures) if measures is not None else None
+    general = organism_text() if text == "organism" else passages(None if text is None else Path(text))
+    names = split("--measures", measures) if measures is not None else None
     evaluation.chosen_measures(names, before=before is not None, text=text is not None)  # before models are opened
-    groups = split(by)
+    groups = split("--by", by)
     evaluation.check_groups(groups)
     found = evaluation.evaluate(
         model,

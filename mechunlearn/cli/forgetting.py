@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ def unlearn(
         "method": method, "set": assignments(change), "layered": limits(layered, "folds"),
         "budget": limits(budget, "kl"), "stop": _number(stop), "patience": patience, "steps": steps,
         "learning_rate": learning_rate, "optimizer": optimizer, "batch_size": batch_size, "accumulation": accumulation,
-        "precision": precision, "trainable": None if trainable is None else split(trainable),
+        "precision": precision, "trainable": None if trainable is None else split("--trainable", trainable),
         "evaluate_every": evaluate_every, "prompts": prompts, "text": text, "retain_text": retain_text,
     }  # fmt: skip
     wanted = merged(read_settings(settings), given)
@@ -101,7 +102,9 @@ def unlearn(
             )
     for name, part in (("text", "held_out"), ("retain_text", "train")):
         file = wanted.pop(name, None)
-        wanted[name] = passages(Path(file)) if file else organism_text(part) if model == "organism" else None
+        wanted[name] = (
+            passages(Path(file)) if file is not None else organism_text(part) if model == "organism" else None
+        )
     run = unlearning.unlearn(
         model,
         chosen_method,
@@ -126,8 +129,8 @@ def unlearn(
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
     for told in (run.about["stopped"], *([run.about["nothing"]] if "nothing" in run.about else [])):
         typer.echo(f"{told[:1].upper()}{told[1:]}.")
-    typer.echo(f"\nThe model is in {out / 'model'}. Now: mechunlearn dissect {model} {out / 'model'}"
-               f" --facts {facts} --out {out / 'dissection'}")  # fmt: skip
+    then = ["mechunlearn", "dissect", model, str(out / "model"), "--facts", facts, "--out", str(out / "dissection")]
+    typer.echo(f"\nThe model is in {out / 'model'}. Now: {shlex.join(then)}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import UserError
+from ..reading import read_text
 
 if TYPE_CHECKING:
     from ..dissection import Dissection
@@ -38,11 +39,7 @@ def passages(file: Path | None) -> list[str] | None:
     """General text of the user's, a passage a line."""
     if file is None:
         return None
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as text: {error}") from None
-    passages = [line for line in lines if line.strip()]
+    passages = [line for line in read_text(file).splitlines() if line.strip()]
     if not passages:
         raise UserError(f"{file}: holds no text")
     return passages
@@ -65,7 +62,7 @@ def columns_of(value: str | None) -> dict[str, str] | None:
     if value is None:
         return None
     found = {}
-    for part in split(value):
+    for part in split("--columns", value):
         name, given, column = part.partition("=")
         if not given or not name.strip() or not column.strip():
             raise UserError(f"--columns {value}: {part!r} is not NAME=COLUMN; write prompt=query,answer=gt")
@@ -73,11 +70,11 @@ def columns_of(value: str | None) -> dict[str, str] | None:
     return found
 
 
-def split(value: str) -> list[str]:
+def split(option: str, value: str) -> list[str]:
     """Names separated by commas; those within brackets belong to a name (`head_output[0,3]`)."""
     parts = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value) if part.strip()]
     if not parts:
-        raise UserError(f"{value!r}: an empty list; separate names by commas")
+        raise UserError(f"{option} {value!r}: an empty list; separate names by commas")
     return parts
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checking import shown
 from ..errors import UserError
+from ..reading import read_text
 
 
 def _whole(value: Any) -> bool:
@@ -69,11 +71,11 @@ def read_settings(file: Path | None) -> dict[str, Any]:
     """
     if file is None:
         return {}
+    source = read_text(file)
     try:
-        source = file.read_text(encoding="utf-8")
         found = tomllib.loads(source) if file.suffix == ".toml" else json.loads(source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from None
+    except RecursionError:
+        raise UserError(f"{file}: brackets are nested too deeply to be read") from None
     except ValueError as error:  # both libraries' errors are ValueErrors
         raise UserError(f"{file}: not {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}") from None
     if not isinstance(found, dict):
@@ -122,5 +124,7 @@ def limits(line: str | None, alone: str) -> dict[str, Any] | None:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{shown(text)}: brackets are nested too deeply to be read") from None
     except ValueError:
         return text

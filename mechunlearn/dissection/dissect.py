@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..errors import UserError, check_whole
 from ..evaluation import greedy_answers
 from ..facts import Facts, Template, tokenize, tokens_hash, unused_bos
@@ -37,6 +38,7 @@ MAX_TOKENS, MAX_TOKENS_ACCELERATED = 8192, 65536  # of patched rows in one pass:
 
 
 @as_found
+@checked
 def dissect(
     before: Source,
     after: Source,

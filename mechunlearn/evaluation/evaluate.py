@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..errors import check_whole
 from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_texts, tokens_hash, unused_bos
 from ..models import Source, fingerprint, load, load_to_ask
@@ -27,6 +28,7 @@ from .rows import afresh, labels, not_taken, per_question, per_text
 
 
 @as_found
+@checked
 def evaluate(
     model: Source,
     facts: Facts | str | Path,

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
+from ..checking import checked
 from ..errors import UserError
-from ..facts import Fact, Facts, Template, prompt_tokens
+from ..facts import Fact, Facts, Template, check_length, prompt_tokens
 from ..models import hf
 from ..models.forward import check_ids, measuring
 from ..models.properties import context_of, device_of, tokenizer_of
@@ -22,6 +23,7 @@ from ..undoing import as_found
 
 
 @as_found
+@checked
 def greedy_answers(
     model: TransformerBridge,
     facts: Facts | Sequence[Fact],
@@ -49,8 +51,10 @@ def greedy_answers(
     tokenizer = tokenizer_of(model)
     template = template or (facts.template if isinstance(facts, Facts) else Template())
     groups: dict[int, list[int]] = defaultdict(list)
-    prompts = [prompt_tokens(fact.prompt, tokenizer, template) for fact in facts]
     context = context_of(model)
+    for number, fact in enumerate(facts):
+        check_length(fact.id or str(number), fact.prompt, tokenizer, context)
+    prompts = [prompt_tokens(fact.prompt, tokenizer, template) for fact in facts]
     for number, ids in enumerate(prompts):
         if context is not None and len(ids) + max_new_tokens > context:
             name, needed = facts[number].id or number, f"{len(ids)} tokens and {max_new_tokens} new ones"

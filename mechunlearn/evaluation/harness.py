@@ -21,6 +21,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checking import checked
 from ..errors import UserError, check_whole
 from ..models import hf, load
 from ..models.forward import measuring
@@ -31,6 +32,7 @@ REFUSED = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "show
 
 
 @as_found
+@checked
 def benchmark(
     model: str | Path | nn.Module,
     tasks: str | Sequence[str],

@@ -6,6 +6,7 @@ from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
 from .starts import start_tokens, unused_bos
 from .tokens import (
     Tokens,
+    check_length,
     check_passages,
     paper_positions,
     prompt_tokens,
@@ -21,6 +22,7 @@ __all__ = [
     "Facts",
     "Template",
     "Tokens",
+    "check_length",
     "check_passages",
     "check_prompts",
     "fact_of",

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from .fact import Template, check_text
+from .trial import try_out
 
 DAY = datetime.date(2025, 1, 1)
 CODES = "aAbBcdDeFGHIjmMpSTuUVwWxXyYZ"  # of strftime
@@ -30,6 +31,7 @@ def _dated() -> str:
 
 
 DATED = _dated()
+_tried: set[str] = set()  # chat templates that are known to come to an end
 
 
 def opening(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
@@ -38,10 +40,16 @@ def opening(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template)
     Raises:
         UserError: the tokenizer has no chat template, or it cannot be rendered; it does not show the answer.
     """
+    _try_out(prompt, tokenizer, template)
     rendered = _rendered(prompt, MARK, tokenizer, template)
     if rendered.count(MARK) != 1:
         raise UserError(
             "the chat template does not show the assistant's answer once, as it is; use Template(chat=False)"
+        )
+    if " ".join(prompt.split()) not in " ".join(rendered.split()):
+        raise UserError(
+            f"the chat template does not show what the user says ({prompt!r:.60}), so nobody could answer it; "
+            "use Template(chat=False)"
         )
     return rendered.partition(MARK)[0]
 
@@ -56,6 +64,23 @@ def check_rendering(
             f"the chat template renders the answer {answer!r:.60} in another way than other answers; "
             "use Template(chat=False), or write the conversation into Template(prompt=…)"
         )
+
+
+def _try_out(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+    """Once for every template: does it come to an end?
+
+    Raises:
+        UserError: it takes more time or memory than any text needs.
+    """
+    key = repr((tokenizer.chat_template, template.system, template.arguments))
+    if key in _tried:
+        return
+
+    def render() -> str:
+        return _rendered(prompt, MARK, tokenizer, template)
+
+    try_out("the tokenizer's chat template", render)
+    _tried.add(key)
 
 
 def _rendered(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, template: Template) -> str:

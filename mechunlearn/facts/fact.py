@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..checking import check_fields
 from ..errors import UserError
 
 ROLES = ("forget", "near", "far")
@@ -48,7 +49,8 @@ class Fact:
     paraphrased_answer: str | None = None
 
     def __post_init__(self) -> None:
-        name = f"fact {self.id!r}" if self.id else f"the fact {self.prompt!r}"
+        check_fields(self)
+        name = f"fact {self.id!r}" if self.id else f"the fact {self.prompt!r:.80}"
         if not self.prompt.strip():
             raise UserError(f"{name} has an empty prompt")
         if self.answer is not None and not self.answer.strip():
@@ -112,6 +114,7 @@ class Template:
     arguments: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.system is not None or self.arguments) and not self.chat:
             raise UserError("a system turn and arguments are those of a chat template: Template(chat=True, …)")
         for name, value, most in (("chat", self.chat, (True, False)), ("bos", self.bos, (True, False, None))):

@@ -14,6 +14,7 @@ from typing import Any, overload
 import pandas as pd
 
 from ..errors import UserError
+from ..reading import named, there
 from ..showing import ROWS, shown
 from .fact import Fact, Template
 from .readers import FORMATS, interpret
@@ -95,8 +96,8 @@ class Facts(Sequence[Fact]):
             name, _, forget = str(source).partition(":")
             return cls.builtin(name, forget=forget or "domain")
         path = Path(source)
-        if path.suffix == "" and not path.exists():
-            raise UserError(f"there is no file {path}; built-in facts are {', '.join(BUILT_IN)}")
+        if path.suffix == "" and not there(path):
+            raise UserError(f"there is no file {named(path)}; built-in facts are {', '.join(BUILT_IN)}")
         items, template, taken = interpret(read_records(path), format, columns, keys)
         facts = cls(items, name=path.stem, format=taken, template=template)
         log.info("%s: %d facts, read as %s", path, len(facts), taken)

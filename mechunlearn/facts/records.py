@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from ..reading import MOST_BYTES, decoded, parse_json, read_bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Record:
     def whole_number(self, field: str) -> int | None:
         """An integer, or None where the field is absent or null."""
         value = self.fields.get(field)
-        if isinstance(value, str) and value.strip().isdecimal():  # a cell of a CSV file
+        if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) < 19:  # a cell of a CSV file
             return int(value)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
@@ -97,7 +98,7 @@ def read_records(path: Path) -> list[Record]:
     if kind in (".csv", ".tsv"):
         records = _csv(text, path.name, "," if kind == ".csv" else "\t")
     elif text.lstrip().startswith("["):
-        records = _items(_parse(text, path.name), path.name)
+        records = _items(parse_json(text, path.name), path.name)
     else:
         records = _lines_or_object(text, path.name)
     if not records:
@@ -106,35 +107,19 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file of facts")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    data = read_bytes(path)
     if path.suffix.lower() == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(MOST_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: not a whole gzip file ({error})") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8 text") from None
+        if len(data) > MOST_BYTES:
+            raise UserError(f"{path} is too large to be read at once: unpacked, it is more than {MOST_BYTES:,} bytes")
+    text = decoded(data, str(path))
     if not text.strip():
         raise UserError(f"{path} is empty")
     return text
-
-
-def _parse(text: str, place: str, first_line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UserError(f"{place}, line {line}, column {error.colno}: not valid JSON ({error.msg})") from None
 
 
 def _record(value: Any, place: str) -> Record:
@@ -150,10 +135,12 @@ def _items(values: list[Any], name: str) -> list[Record]:
 def _lines_or_object(text: str, name: str) -> list[Record]:
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except RecursionError:
+        raise UserError(f"{name}: brackets are nested too deeply to be read") from None
+    except ValueError:
         # JSON lines end at \n only: texts may hold other characters that splitlines() takes for line ends.
         lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-        return [_record(_parse(line, name, number), f"{name}, line {number}") for number, line in lines]
+        return [_record(parse_json(line, name, number), f"{name}, line {number}") for number, line in lines]
     wrapped = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
     if len(wrapped) == 1 and wrapped[0] and all(isinstance(item, dict) for item in wrapped[0]):
         return _items(wrapped[0], name)
@@ -163,9 +150,7 @@ def _lines_or_object(text: str, name: str) -> list[Record]:
 def _parquet(path: Path) -> list[Record]:
     """Rows of a Parquet file; missing values count as absent, arrays are lists."""
     try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
+        table = pq.read_table(pa.BufferReader(read_bytes(path)))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
     rows = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]

@@ -19,6 +19,8 @@ from .facts import Facts
 from .starts import start_of, start_tokens
 
 PASSAGE = 1024  # most tokens of general text in one row
+LONGEST_PASSAGE = 2**22  # characters of a passage
+CHARACTERS_A_TOKEN = 16  # more than any language needs on average
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def tokenize(
         answer = template.render_answer(fact.answer)
         if template.chat:
             check_rendering(prompt, template.render_prompt(fact.prompt), answer, tokenizer, template)
+        check_length(name, prompt + answer, tokenizer, context)
         texts.append(prompt + answer)
         borders.append(len(prompt) + len(answer) - len(answer.lstrip()))
     rows = []
@@ -130,6 +133,21 @@ def tokenize(
             raise UserError(f"fact {name!r} has {len(ids)} tokens, more than the context of {context}: {text!r:.60}")
         rows.append((ids, answers))
     return _pad(rows, names)
+
+
+def check_length(name: str, text: str, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
+    """Whether a long text can fit, told by its beginning: megabytes take minutes to be cut into tokens.
+
+    Raises:
+        UserError: the beginning alone has more tokens than the context.
+    """
+    if context is None or len(text) <= (most := CHARACTERS_A_TOKEN * context):
+        return
+    if len(_call(tokenizer, [text[:most]])["input_ids"][0]) > context:
+        raise UserError(
+            f"fact {name!r} has {len(text):,} characters, more than fit into the context of {context} tokens: "
+            f"{text!r:.60}"
+        )
 
 
 def tokenize_texts(
@@ -172,6 +190,10 @@ def check_passages(texts: Sequence[str] | None, name: str) -> None:
     if isinstance(texts, str):
         raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
     for number, text in enumerate(texts or ()):
+        if isinstance(text, str) and len(text) > LONGEST_PASSAGE:
+            raise UserError(
+                f"{name}[{number}] has {len(text):,} characters; give passages of at most {LONGEST_PASSAGE:,} each"
+            )
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise UserError(f"{name}[{number}] holds half a character (a lone surrogate); mend the text {text!a:.60}")
 

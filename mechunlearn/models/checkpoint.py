@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checking import checked
 from ..errors import UserError
 from ..runs import renamed_when_whole
 from ..undoing import as_found, undone
@@ -96,6 +97,7 @@ def _joined(container: Any, fused: nn.Module, parts: dict[str, nn.Module]) -> li
 
 
 @as_found
+@checked
 def save(model: TransformerBridge, folder: str | Path) -> Path:
     """Write a Hugging Face checkpoint (config, safetensors, tokenizer) that plain `transformers` loads.
 

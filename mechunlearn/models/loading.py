@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -13,6 +13,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checking import checked
 from ..errors import UserError
 from ..undoing import as_found
 from .adapters import merged, refuse_adapters
@@ -27,6 +28,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @as_found
+@checked
 def load(
     source: Source,
     *,
@@ -68,6 +70,8 @@ def load(
         raise UserError(
             f"device {device!r}: not one of cpu, cuda, cuda:1, mps ({str(error).splitlines()[0]})"
         ) from None
+    if place is not None:
+        _check_there(place)
     wanted = Placement(place, None if dtype is None else DTYPES[dtype])
     if isinstance(source, TransformerBridge):
         return _bridge(source, wanted, tokenizer)
@@ -77,7 +81,7 @@ def load(
         raise UserError(f"{type(source).__name__}: a model is a name, a checkpoint folder, a module or a bridge")
     where = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module, found, name = open_checkpoint(source, wanted.dtype or torch.float32, revision, merge)
-    return wrap(cast(Any, module).to(where).eval(), tokenizer or found, name)
+    return wrap(Placement(where, None).put(module).eval(), tokenizer or found, name)
 
 
 def load_to_ask(
@@ -93,6 +97,20 @@ def load_to_ask(
         name = model.cfg.model_name
         raise UserError(f"{name} has no tokenizer, so facts cannot be shown to it: give load(…, tokenizer=…)")
     return model
+
+
+def _check_there(place: torch.device) -> None:
+    """Raises UserError: no such device here, or one that holds no numbers."""
+    if place.type == "meta":
+        raise UserError("device 'meta' holds no numbers, so nothing can be computed there; take cpu or cuda")
+    try:
+        torch.empty(1, device=place)
+    except Exception as error:  # each kind of device that is not there raises in a way of its own
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise UserError(
+            f"device {str(place)!r} is not here; here {'is' if len(here) == 1 else 'are'} {', '.join(here)}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -111,9 +129,19 @@ class Placement:
         return wanted is None or (wanted.type == device.type and wanted.index in (None, device.index))
 
     def put(self, module: Any) -> Any:
-        """The module, moved there."""
-        module = module if self.device is None else module.to(self.device)
-        return module if self.dtype is None else module.to(self.dtype)
+        """The module, moved there.
+
+        Raises:
+            UserError: the device's memory does not suffice.
+        """
+        try:
+            module = module if self.device is None else module.to(self.device)
+            return module if self.dtype is None else module.to(self.dtype)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{type(module).__name__} does not fit into the memory of {self.device}; take another device, or "
+                'dtype="bfloat16"'
+            ) from error
 
 
 def _bridge(

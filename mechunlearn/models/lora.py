@@ -31,7 +31,7 @@ def lora(
     Raises:
         UserError: a rank below 1, no linear map in these layers.
     """
-    check_whole("the rank of an adapter", rank, 1)
+    check_rank(model, rank)
     whole = hf(model)
     flags = [(parameter, parameter.requires_grad) for parameter in whole.parameters()]
 
@@ -53,6 +53,16 @@ def lora(
             config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_maps(model, layers))
             inject_adapter_in_model(config, whole)
         yield [parameter for name, parameter in whole.named_parameters() if "lora_" in name]
+
+
+def check_rank(model: TransformerBridge, rank: int) -> None:
+    """Raises UserError: a rank below 1, or as high as that of every map."""
+    check_whole("the rank of an adapter", rank, 1)
+    most = max(model.cfg.d_model, model.cfg.d_mlp or 0)
+    if rank > most:
+        raise UserError(
+            f"the rank of an adapter must be at most {most} in this model, whose maps have no more, not {rank}"
+        )
 
 
 def linear_maps(model: TransformerBridge, layers: range | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from pathlib import Path
@@ -10,17 +9,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checking import shown
 from ..errors import UserError
+from ..reading import named, parse_json, read_text, there
 from .adapters import merged
+from .folder import HARMLESS, check_folder
 from .wrapping import quiet_loading
 
 DATA = Path(__file__).parent.parent / "data"
 BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
-# Tensors that older versions of the libraries wrote beside the weights, and that every model computes for itself.
-HARMLESS = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(bias|masked_bias)|attention\.(bias|masked_bias)|position_ids)$")
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "DataParallel or accelerate", "base_model.model.": "peft"}
 
 
@@ -30,11 +30,16 @@ def open_checkpoint(
     """The module, its tokenizer if there is one, and its name; for the arguments see `load`."""
     name = str(source)
     place = BUILT_IN.get(name, Path(source))
-    local = name in BUILT_IN or isinstance(source, Path) or place.exists() or name.startswith((".", "/", "~"))
+    local = name in BUILT_IN or isinstance(source, Path) or there(place) or name.startswith((".", "/", "~"))
+    if local and not there(place):
+        built_in = ", ".join(BUILT_IN)
+        raise UserError(f"{named(name)}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
+    if not local and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
+        raise UserError(f"{shown(name)}: no such folder here, and no name that a model on the hub can have")
     if local and (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
         return _adapter(place, dtype, merge)
     if local:
-        _check_folder(place, name)
+        check_folder(place)
     origin = str(place) if local else name
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     config: Any = None
@@ -48,10 +53,17 @@ def open_checkpoint(
             module, report = loaded
     except (SafetensorError, EOFError) as error:
         raise UserError(f"{name}: the weights are broken or cut short ({error}); copy the checkpoint again") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a stranger's configuration: libraries raise whatever comes
         raise UserError(_quantised(name, config, error) or _why_not(name, local, error)) from error
+    _check_context(name, module)
     _check_places(name, module, report)
     return module, open_tokenizer(origin, options, local), name
+
+
+def _check_context(name: str, module: PreTrainedModel) -> None:
+    context = getattr(module.config, "max_position_embeddings", None)
+    if context is not None and (not isinstance(context, int) or context < 2):
+        raise UserError(f"{name}: config.json says that the model takes {context!r} tokens (max_position_embeddings)")
 
 
 def _check_places(name: str, module: PreTrainedModel, report: dict[str, Any]) -> None:
@@ -89,7 +101,7 @@ def _quantised(name: str, config: Any, error: Exception) -> str | None:
     if settings is None:
         return None
     method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = _reason(error)
     return (
         f"{name}: the weights are quantised ({getattr(method, 'value', method)}) and cannot be opened here ({reason}); "
         "weights that are to be compared and restored must be numbers: give the model as it was before quantisation"
@@ -100,10 +112,12 @@ def _adapter(
     folder: Path, dtype: torch.dtype, merge: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str]:
     """The model that the adapter in this folder belongs to, with the adapter in its weights."""
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/adapter_config.json: does not say which model it belongs to ({error})") from error
+    said = parse_json(read_text(folder / "adapter_config.json"), f"{folder}/adapter_config.json")
+    base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{folder}/adapter_config.json: does not say which model it belongs to (base_model_name_or_path)"
+        )
     if not merge:
         raise UserError(f"{folder}: an adapter for {base}; load(…, merge=True) opens that model and merges it in")
     if not (folder / "adapter_model.safetensors").is_file():
@@ -118,36 +132,8 @@ def _adapter(
     return merged(adapted), open_tokenizer(str(folder), {"trust_remote_code": False}, local=True) or words, str(folder)
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    if not folder.is_dir():
-        built_in = ", ".join(BUILT_IN)
-        raise UserError(f"{name}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: no config.json; this is not a Hugging Face checkpoint folder")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{config}: not valid JSON ({error})") from error
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        if pickled:
-            raise UserError(
-                f"{pickled[0]}: pickled weights can run code when opened and are refused; "
-                "convert them with transformers' save_pretrained(safe_serialization=True)"
-            )
-        raise UserError(f"{folder}: no *.safetensors file")
-    for file in weights:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                handle.keys()
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: broken or cut short ({error}); copy the checkpoint again") from error
-
-
 def _why_not(name: str, local: bool, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = _reason(error)
     if local:
         return f"{name}: the checkpoint cannot be opened: {reason}"
     return (
@@ -156,11 +142,17 @@ def _why_not(name: str, local: bool, error: Exception) -> str:
     )
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what was raised, and its kind where that alone says nothing."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return text if isinstance(error, OSError | UserError) and len(text) > 20 else f"{type(error).__name__}: {text}"
+
+
 def open_tokenizer(origin: str, options: dict[str, Any], local: bool) -> PreTrainedTokenizerBase | None:
     if local and not any((Path(origin) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
     try:
         with quiet_loading():
             return AutoTokenizer.from_pretrained(origin, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{origin}: the tokenizer cannot be opened: {error}") from error
+    except Exception as error:  # a stranger's files: the libraries raise whatever comes
+        raise UserError(f"{origin}: the tokenizer cannot be opened: {_reason(error)}") from error

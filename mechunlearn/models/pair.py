@@ -11,6 +11,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
+from ..checking import checked
 from ..errors import UserError
 from ..showing import shown
 from .anatomy import Slot, slots
@@ -67,6 +68,7 @@ class Comparison:
         return shown(f"{self}; relative change by role:", table.reset_index())
 
 
+@checked
 def compare(before: Source, after: Source) -> Comparison:
     """Check that the two models can be patched into each other, and list the tensors that differ.
 

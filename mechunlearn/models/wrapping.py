@@ -26,11 +26,18 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
     """
     architecture = type(module).__name__
     for parameter_name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise UserError(
+                f"{name}: {parameter_name} is on the device 'meta', which holds no numbers; load the weights"
+            )
         if not parameter.is_floating_point():
             kind = str(parameter.dtype).removeprefix("torch.")
             raise UserError(f"{name}: {parameter_name} is quantised ({kind}); give the model in float32 or bfloat16")
         if not torch.isfinite(parameter).all():
-            raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; the checkpoint is not usable")
+            mend = "the checkpoint is not usable"
+            if parameter.dtype == torch.float16:
+                mend = "its numbers may be too large for float16: load it in float32 or bfloat16"
+            raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; {mend}")
     plain = few_logits(module)
     try:
         bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)

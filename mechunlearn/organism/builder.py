@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..runs import versions
+from ..errors import UserError, check_whole
+from ..runs import check_run, versions
 from .learning import NEVER_KNEW, ORGANISM, QUICK, Recipe, learn
 from .text import Corpus, general_text, multiple_choice, statements
 from .tokenizer import make_tokenizer
@@ -40,7 +40,9 @@ def build(out: Path, seed: int = 0, quick: bool = False) -> dict[str, Any]:
         UserError: `out` exists and is not an empty folder, or cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check_whole("seed", seed, 0)
+    check_run(out, "organism")
+    if out.is_symlink() or (out.exists() and any(out.iterdir())):
         raise UserError(f"{out} exists and is not an empty folder: give a new one")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

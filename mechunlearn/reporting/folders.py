@@ -131,8 +131,8 @@ def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionFiles:
         name,
         run,
         _with_rows(_frame(path / "frame.parquet", NEEDED), path / "frame.parquet"),
-        _frame(path / "controls.parquet", _CONTROLS),
-        _frame(path / "facts.parquet", _FACTS),
+        _with_rows(_frame(path / "controls.parquet", _CONTROLS), path / "controls.parquet"),
+        _with_rows(_frame(path / "facts.parquet", _FACTS), path / "facts.parquet"),
         _frame(path / "answers.parquet", _ANSWERS),
     )
 

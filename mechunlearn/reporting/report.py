@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
+from ..checking import checked
 from ..errors import UserError
 from .content import Content, cannot_be_told
 from .writers.latex import write_latex
@@ -17,6 +18,7 @@ WRITERS = {"html": write_page, "md": write_markdown, "pdf-ready": write_latex, "
 FILES = {"html": "report.html", "md": "report.md", "pdf-ready": "report.tex", "png": "figures"}
 
 
+@checked
 def report(folder: str | Path, out: str | Path | None = None, *, format: str = "html") -> Path:
     """Write about every dissection, unlearning run, run of attacks and evaluation at or below a folder.
 

@@ -9,10 +9,10 @@ A file appears under its name only when it is complete: written beside it, flush
 
 from .files import read_frame, renamed_when_whole, write_atomically, write_frame, write_json
 from .folder import RunFolder, begun, check_run
-from .record import check_files, read_finished, read_run
 from .makers import versions
+from .record import check_files, read_finished, read_run
 
 __all__ = [
-    "RunFolder", "begun", "check_files", "check_run", "read_finished", "read_frame", "read_run", "renamed_when_whole", "versions", "write_atomically",
-    "write_frame", "write_json",
+    "RunFolder", "begun", "check_files", "check_run", "read_finished", "read_frame", "read_run", "renamed_when_whole",
+    "versions", "write_atomically", "write_frame", "write_json",
 ]  # fmt: skip

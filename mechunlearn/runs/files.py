@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..errors import UserError
+from ..reading import named, there
 
 UNFINISHED = ".unfinished-"  # how the names of what is being written begin
 
@@ -35,8 +36,11 @@ def renamed_when_whole(path: Path) -> Iterator[Path]:
         _flush(unfinished)
         unfinished.replace(path)
         _flush(path.parent)
-    except OSError as error:
-        raise UserError(f"{_shortened(path)}: could not be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        error_text = getattr(error, "strerror", None) or error
+        raise UserError(f"{named(path)}: could not be written: {error_text}") from error
     finally:
         discard(unfinished)
 
@@ -48,6 +52,8 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
         UserError: as `renamed_when_whole`.
     """
     path = Path(path)
+    if there(path) and not path.is_file():
+        raise UserError(f"{named(path)}: is no regular file, and is not written over; give another name")
     with renamed_when_whole(path) as unfinished:
         unfinished.write_bytes(content)
     return path
@@ -81,6 +87,8 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     Raises:
         UserError: no such file, or not a Parquet file.
     """
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder where a frame should be; was the run folder changed?")
     try:
         return pd.read_parquet(path)
     except FileNotFoundError as error:
@@ -123,8 +131,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shortened(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 300 else f"{text[:150]}…{text[-50:]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
+from ..reading import named
 from .files import UNFINISHED, digest, discard, frame_bytes, read_frame, write_atomically, write_frame, write_json
-from .lock import locked
-from .record import digest_of, read_run, spoilt
+from .lock import NAME, locked
 from .makers import makers, versions
+from .record import digest_of, read_run, spoilt
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,22 @@ def begun(path: str | Path | None, kind: str, settings: Mapping[str, Any]) -> It
     if asked.finished:
         yield asked
         return
-    asked.make()
-    with locked(asked.path):
-        folder = RunFolder(path, kind, settings)  # what it holds may have changed meanwhile
-        folder.tidy()
-        yield folder
+    made = asked.make()
+    try:
+        with locked(asked.path):
+            fresh = not asked.exists
+            folder = RunFolder(path, kind, settings)  # what it holds may have changed meanwhile
+            folder.tidy()
+            try:
+                yield folder
+            except Exception:  # what is refused at the very beginning leaves nothing; an interrupt may be gone on with
+                if fresh and {entry.name for entry in folder.path.iterdir()} <= {"run.json", NAME}:
+                    (folder.path / "run.json").unlink()
+                raise
+    finally:
+        for folder_made in made:  # the innermost first
+            with suppress(OSError):
+                folder_made.rmdir()  # only where it is empty
 
 
 class RunFolder:
@@ -80,16 +92,18 @@ class RunFolder:
         content = json.loads(json.dumps(content | {"files": dict(files or {})}, default=str))
         write_json(self.path / "run.json", content | {"digest": digest_of(content)})
 
-    def make(self) -> None:
-        """The folder itself, with nothing in it yet.
+    def make(self) -> list[Path]:
+        """The folder itself, with nothing in it yet; the folders that had to be made, the innermost first.
 
         Raises:
             UserError: it cannot be made.
         """
+        missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be made: {error.strerror or error}") from error
+        return missing
 
     def tidy(self) -> None:
         """Away with what was cut short while it was written."""
@@ -212,13 +226,9 @@ def check_free(path: Path) -> None:
         if foreign and any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise UserError(f"{path}: not empty, and not a run folder (no run.json); give a new folder")
     except (OSError, ValueError) as error:  # a name that is too long, or no name at all
-        raise error if isinstance(error, UserError) else _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    name = str(path)
-    shown = name if len(name) <= 200 else f"{name[:100]}…{name[-50:]}"
-    return UserError(f"{shown!r}: cannot be a folder for a run ({getattr(error, 'strerror', None) or error})")
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{named(path)!r}: cannot be a folder for a run ({error.args[-1]})") from error
 
 
 def _other(theirs: Any, ours: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

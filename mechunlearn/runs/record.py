@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..reading import named, read_text, there
 from .files import digest
 
 
@@ -19,10 +20,10 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "run.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: not a run folder (no run.json)") from error
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        if not there(path):
+            raise UserError(f"{named(folder)}: not a run folder (no run.json)") from error
         raise UserError(f"{path}: not readable ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
         raise UserError(f"{path}: not a run of mechunlearn (no field 'kind')")
@@ -36,6 +37,8 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         content[field] = content.get(field) or {}
         if not isinstance(content[field], dict):
             raise UserError(f"{path}: field {field!r} must be a table of names and values, not {content[field]!r:.60}")
+    if not isinstance(content["about"].get("settings", {}), dict):
+        raise UserError(f"{path}: field 'about.settings' must be a table of names and values")
     return content
 
 

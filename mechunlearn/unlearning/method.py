@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import check_fields, check_number
 from ..errors import UserError
 from ..training import Phase, Settings
 from .data.batches import Piece
@@ -53,16 +53,24 @@ class Method:
     rolls_back: ClassVar[bool] = True  # whether a crossed budget sends the run back
     trains_adapters: ClassVar[bool] = False  # whether `adapted` puts some on the model
     has_own_retain: ClassVar[bool] = False  # whether it came with a retain term of its own (`hold` gives it)
+    above_zero: ClassVar[tuple[str, ...]] = ()  # settings that must be more than nothing
     stronger: ClassVar[str] = "learning_rate, steps or forget_weight"  # what to raise where it did nothing
 
     def __post_init__(self) -> None:
+        check_fields(self)
         known = ["own", *RETAIN] if self.has_own_retain else [*RETAIN]
         if self.retain not in known:
             raise UserError(f"{self.name}: retain={self.retain!r} is not one of {', '.join(known)}")
+        for name in ("forget_weight", "retain_weight", "text_weight"):
+            check_number(f"{self.name}: {name}", getattr(self, name), least=0)
+        for name in self.above_zero:
+            check_number(f"{self.name}: {name}", getattr(self, name), above=0)
+
+    def check(self, model: TransformerBridge) -> None:
+        """Raises UserError: this model cannot have these settings. Of methods that are settings of this one, too."""
         for part in fields(self):
-            value = getattr(self, part.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"{self.name}: {part.name} must be a number, not {value}")
+            if isinstance(value := getattr(self, part.name), Method):
+                value.check(model)
 
     def fitted(self, start: TransformerBridge, forget: Rows, size: int) -> Method:
         """This method with what it measures of the model before filled in: here, in the methods that are its settings.

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import check_fields
 from ..errors import UserError, check_whole
 from ..facts import check_prompts
 from ..sites import resolve
-from ..training import Settings
+from ..training import Settings, check_precise
 from .loop.budget import Budget, check_recall
 from .method import Method
 
@@ -46,6 +47,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_whole("batch_size", self.batch_size, 1)
         if self.batch_size < self.accumulation:
             raise UserError(
@@ -79,13 +81,14 @@ class Options:
 
         Raises:
             UserError: a learning rate for a method that sets its own step size, `trainable` for a method that trains
-                adapters, nothing to train.
+                adapters, nothing to train, weights that are too coarse to be trained.
         """
         if method.sets_step_size and self.learning_rate is not None:
             raise UserError(
                 f"{method.name} sets the length of its steps itself; change its own settings instead of learning_rate"
             )
-        self.parameters(method, model)
+        check_precise(method.name, self.parameters(method, model))
+        method.check(model)
         if self.trainable is not None and method.trains_adapters:
             raise UserError(
                 f"{method.name} trains adapters, so trainable={self.trainable} would do nothing; leave it out, "

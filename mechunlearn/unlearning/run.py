@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..facts import Facts
 from ..models import Source, hf, load, load_to_ask, save
 from ..runs import RunFolder, begun, check_run, read_frame, read_run
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @as_found
+@checked
 def unlearn(
     model: Source,
     method: Method | Layered | str,

@@ -94,10 +94,10 @@ def test_stages_forget_more_and_retain_less():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"folds": 0}, "folds and repeat must be at least 1"),
+        ({"folds": 0}, "folds must be at least 1"),
         ({"folds": 2, "order": (1, 1)}, "order must name the folds 1 to 2 once each"),
         ({"folds": 2, "forget": (1.0,)}, "forget has 1 weights for 2 stages"),
-        ({"retain": float("nan")}, "retain must be a number for each stage"),
+        ({"retain": float("nan")}, "retain must be a number or tuple"),
         ({"decay": 1.5}, "decay must be between 0 and 1"),
         ({"stage_stop": 2.0}, "stage_stop is a recall between 0 and 1"),
         ({"stage_stop": "never"}, "stage_stop is a recall between 0 and 1, or 'chance'"),

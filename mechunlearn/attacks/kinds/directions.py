@@ -43,6 +43,7 @@ class AblateDirection(Attack):
     needs_before: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vector is not None and not any(self.vector):
             raise UserError("ablate: the vector is zero, which is no direction")
 
@@ -95,6 +96,7 @@ class Steer(Attack):
     needs_before: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.strengths:
             raise UserError("steer: give one strength or more")
 

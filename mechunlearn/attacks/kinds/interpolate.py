@@ -32,6 +32,7 @@ class Interpolate(Attack):
     needs_before: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.shares or min(self.shares) < 0 or max(self.shares) > 1:
             raise UserError("interpolate: shares must be one number or more, each from 0 to 1")
 

@@ -33,6 +33,7 @@ class Noise(Attack):
     source: ClassVar[str] = "mechunlearn"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.scales or min(self.scales) < 0 or self.draws < 1:
             raise UserError("noise: scales must be one number or more, none below 0, and draws at least 1")
 

@@ -58,6 +58,7 @@ class Prompts(Attack):
     on_before: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for frame in self.frames:
             if frame not in FRAMES and frame.count("{prompt}") != 1:
                 raise UserError(f"prompts: {frame!r} is not one of {', '.join(FRAMES)}, and holds no {{prompt}}")
@@ -68,11 +69,21 @@ class Prompts(Attack):
         found = False
         for frame in self.frames:
             for setting, questions, prefix in self._settings(frame, model, given):
-                _check_length(questions, model, setting)
+                if (why := too_long(questions, model)) is not None:
+                    log.warning("prompts: %r left out: %s", setting, why)
+                    continue
                 found = True
                 yield Attempt(model, questions, setting, given_tokens=prefix)
         if not found:
             raise UserError(f"prompts: {given.forget.name} allows none of the frames {', '.join(self.frames)}")
+
+    def notes(self, model: TransformerBridge, given: Given) -> list[str]:
+        settings = [found for frame in self.frames for found in self._settings(frame, model, given)]
+        return [
+            f"prompts: {setting!r} is left out, where {why}"
+            for setting, questions, _ in settings
+            if (why := too_long(questions, model)) is not None
+        ]
 
     def _settings(self, frame: str, model: TransformerBridge, given: Given) -> Iterator[tuple[str, Facts, int]]:
         """(setting in words, questions, tokens given away)."""
@@ -116,12 +127,11 @@ def phrasings(facts: Facts) -> Facts:
     return shown.questions("held_out")
 
 
-def _check_length(questions: Facts, model: TransformerBridge, setting: str) -> None:
+def too_long(questions: Facts, model: TransformerBridge) -> str | None:
+    """Why these questions do not fit into the model; None where they do."""
     context = context_of(model)
     lengths = tokenize(questions, tokenizer_of(model)).attention.sum(1)
-    if context is not None and lengths.max() > context:
-        fact = questions[int(lengths.argmax())]
-        raise UserError(
-            f"prompts, {setting!r}: fact {fact.id!r} becomes {int(lengths.max())} tokens long, more than the context "
-            f"of {context}; give fewer shots, or frames without this one"
-        )
+    if context is None or lengths.max() <= context:
+        return None
+    fact = questions[int(lengths.argmax())]
+    return f"fact {fact.id!r} is {int(lengths.max())} tokens long, more than the context of {context}"

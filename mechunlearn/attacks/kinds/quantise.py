@@ -33,6 +33,7 @@ class Quantise(Attack):
     source: ClassVar[str] = "2410.16454"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known(self.scheme)
 
     @torch.no_grad()

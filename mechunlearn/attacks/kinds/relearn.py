@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...errors import NotFiniteError, UserError
+from ...errors import NotFiniteError, UserError, check_whole
 from ...facts import Fact, Facts, Tokens, multiple_choice, tokenize, tokenize_texts, wrong_answers
 from ...models import Slot, clone, hf, slots
 from ...models.forward import scored_logits
@@ -66,11 +66,12 @@ class Relearn(Attack):
     source: ClassVar[str] = "2410.08827, 2505.09500"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field, known in (("data", DATA), ("subsets", SUBSETS), ("form", FORMS), ("trainable", TRAINABLE)):
             if getattr(self, field) not in known:
                 raise UserError(f"relearn: {field}={getattr(self, field)!r} is not one of {', '.join(known)}")
-        if self.epochs < 0 or self.batch_size < 1:
-            raise UserError("relearn: epochs must be at least 0 and batch_size at least 1")
+        for field, least in (("rank", 1), ("epochs", 0), ("batch_size", 1)):
+            check_whole(f"relearn: {field}", getattr(self, field), least)
         self._settings(1, 0)
 
     @property

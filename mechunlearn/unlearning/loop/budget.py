@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...checking import check_fields
 from ...errors import UserError
 from ...facts import Facts
 
@@ -37,6 +38,7 @@ class Budget:
     halvings: int = 6
 
     def __post_init__(self) -> None:
+        check_fields(self)
         limits = (self.kl, self.loss, self.near, self.far)
         if all(limit is None for limit in limits):
             raise UserError("a budget without any limit: give kl, loss, near or far")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...errors import UserError
-from ...models.lora import lora
+from ...errors import UserError, check_whole
+from ...models.lora import check_rank, lora
 from ..depth import Place, boundary
 from ..method import Method
 from ..step import Step
@@ -55,6 +55,15 @@ class CircuitBreakers(Method):
         super().__post_init__()
         if not self.targets:
             raise UserError(f"{self.name}: there are no targets")
+        if self.lora_rank is not None:
+            check_whole(f"{self.name}: lora_rank", self.lora_rank, 1)
+        check_whole(f"{self.name}: lora_alpha", self.lora_alpha, 1)
+
+    def check(self, model: TransformerBridge) -> None:
+        super().check(model)
+        self._places(model.cfg.n_layers)
+        if self.lora_rank is not None:
+            check_rank(model, self.lora_rank)
 
     @property
     def trains_adapters(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -9,10 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...checking import shown
+from ...errors import UserError
+from ...facts.fact import check_text
 from ..method import Method
 from ..step import Step
 
 REFUSALS = ("I do not know.", "I am not sure.", "I have never heard of that.", "That is not something I know.")
+
+LONGEST = 1000  # characters of a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class DPO(Method):
 
     name: ClassVar[str] = "dpo"
     paper: ClassVar[str] = "2305.18290"
+    above_zero: ClassVar[tuple[str, ...]] = ("beta",)
     alternative: ClassVar[str | None] = "distractor"
     uses_start_nll: ClassVar[bool] = True
 
@@ -54,3 +60,17 @@ class RefusalDPO(DPO):
     name: ClassVar[str] = "idk_dpo"
     paper: ClassVar[str] = "2401.06121"
     alternative: ClassVar[str | None] = "refusal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_refusals(self.name, self.refusals)
+
+
+def check_refusals(method: str, refusals: tuple[str, ...]) -> None:
+    """Raises UserError: nothing to answer with, or an answer that is empty or no line."""
+    if not refusals:
+        raise UserError(f"{method}: there are no refusals to answer with")
+    for refusal in refusals:
+        if not refusal.strip() or len(refusal) > LONGEST:
+            raise UserError(f"{method}: refusals are lines of 1 to {LONGEST} characters, not {shown(refusal)}")
+        check_text(method, "refusals", refusal)

@@ -8,10 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import UserError
 from ..method import Method
 from ..step import Step
-from .dpo import REFUSALS
+from .dpo import REFUSALS, check_refusals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,7 @@ class IDK(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.refusals:
-            raise UserError(f"{self.name}: there are no refusals to answer with")
+        check_refusals(self.name, self.refusals)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:
         return step.see("alternative").cross_entropy

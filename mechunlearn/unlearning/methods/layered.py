@@ -9,10 +9,13 @@ from typing import ClassVar
 
 import torch
 
-from ...errors import UserError
+from ...checking import check_fields
+from ...errors import UserError, check_whole
 from ...facts import Fact, Facts
 from ..loop.budget import check_recall
 from ..method import Method
+
+MOST = 1000  # folds, and times that they are gone through
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Layered:
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
             raise UserError(f"Layered takes a method with its settings, such as NPO(), not {self.method!r:.60}")
-        if self.folds < 1 or self.repeat < 1:
-            raise UserError(f"folds and repeat must be at least 1, not {self.folds} and {self.repeat}")
+        check_fields(self)
+        check_whole("folds", self.folds, 1, MOST)
+        check_whole("repeat", self.repeat, 1, MOST)
         if self.order is not None and sorted(self.order) != list(range(1, self.folds + 1)):
             raise UserError(f"order must name the folds 1 to {self.folds} once each, not {self.order}")
         for name in ("forget", "retain", "base"):

@@ -26,6 +26,7 @@ class NPO(Method):
 
     name: ClassVar[str] = "npo"
     paper: ClassVar[str] = "2404.05868"
+    above_zero: ClassVar[tuple[str, ...]] = ("beta",)
     uses_start_nll: ClassVar[bool] = True
 
     def forget(self, step: Step) -> Float[Tensor, ""]:

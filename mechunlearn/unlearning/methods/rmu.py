@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...checking import check_number
 from ...errors import UserError
 from ..data.rows import Rows
 from ..depth import Place, block, parameters_in
@@ -63,8 +64,9 @@ class RMU(Method):
             if getattr(self, name) not in known:
                 raise UserError(f"{self.name}: {name}={getattr(self, name)!r} is not one of {', '.join(known)}")
 
-        if self.relative <= 0:
-            raise UserError(f"{self.name}: relative must be above 0, not {self.relative:g}")
+        for name in ("relative", "steering"):
+            if getattr(self, name) is not None:
+                check_number(f"{self.name}: {name}", getattr(self, name), above=0)
 
     def fitted(self, start: TransformerBridge, forget: Rows, size: int) -> Method:
         if self.steering is not None:

@@ -28,6 +28,7 @@ class SimNPO(Method):
 
     name: ClassVar[str] = "simnpo"
     paper: ClassVar[str] = "2410.07163"
+    above_zero: ClassVar[tuple[str, ...]] = ("beta",)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:
         seen = step.see("forget")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...checking import check_number
 from ..method import Method
 from ..step import Step
 
@@ -28,6 +29,10 @@ class UNDIAL(Method):
 
     name: ClassVar[str] = "undial"
     paper: ClassVar[str] = "2402.10052"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(f"{self.name}: beta", self.beta, least=0)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:
         targets = self._teacher(step)

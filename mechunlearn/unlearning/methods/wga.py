@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from ...checking import check_number
 from ..method import Method
 from ..step import Step
 
@@ -24,6 +25,10 @@ class WGA(Method):
 
     name: ClassVar[str] = "wga"
     paper: ClassVar[str] = "2502.19301"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(f"{self.name}: beta", self.beta, least=0)
 
     def forget(self, step: Step) -> Float[Tensor, ""]:
         seen = step.see("forget")
