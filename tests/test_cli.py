@@ -182,7 +182,7 @@ def test_bad_input_to_report_and_build(tmp_path: Path) -> None:
     folder = synthetic.write_dissection(tmp_path / "run", table=synthetic.frame(3))
     (folder / "run.json").write_text("{")
     assert_one_line(call("report", folder), "run.json")
-    assert_one_line(call("organism", "build", "--out", folder), "not an empty folder")
+    assert_one_line(call("organism", "build", "--out", folder), "run.json")
 
 
 def test_control_c_is_one_line_and_130(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,8 @@ def test_a_defect_of_ours_is_no_user_mistake(monkeypatch: pytest.MonkeyPatch, tm
         raise ZeroDivisionError
 
     monkeypatch.setattr(reporting, "report", broken)
-    assert isinstance(call("report", tmp_path).exception, ZeroDivisionError)
+    assert_one_line(call("report", tmp_path), "a defect of mechunlearn, ZeroDivisionError", "--traceback", code=70)
+    assert isinstance(call("report", tmp_path, "--traceback").exception, ZeroDivisionError)
 
 
 def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

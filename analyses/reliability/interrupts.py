@@ -30,45 +30,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jobs import JOBS, Job, models
 
 import mechunlearn as mu
 from mechunlearn.undoing import undone
 
-FACTS = mu.Facts.builtin("organism")
-FORGET, RETAIN = FACTS.forget[:4], FACTS.near[:4]
-QUIET = {"progress": False}
 GO_ON_EVERY = 100
-Verb = Callable[[dict[str, Any], Path], Any]
-
-
-def verbs() -> dict[str, Verb]:
-    """What is interrupted, each a second or less."""
-    return {
-        "dissect": lambda m, out: mu.dissect(
-            m["before"], m["after"], FORGET, sites=["mlp_coefficients", "value_vectors", "residual"],
-            windows="sliding:2", run=out, **QUIET,
-        ),
-        "unlearn": lambda m, out: mu.unlearn(
-            m["before"], mu.NPO(), FORGET, RETAIN, steps=2, batch_size=4, evaluate_every=1, run=out, **QUIET
-        ),
-        "cir": lambda m, out: mu.unlearn(
-            m["before"], mu.CIR(), FORGET, RETAIN, steps=2, batch_size=4, evaluate_every=1, run=out, **QUIET
-        ),
-        "circuit breakers": lambda m, out: mu.unlearn(
-            m["before"], mu.CircuitBreakers(lora_rank=2), FORGET, RETAIN, steps=1, batch_size=4, run=out, **QUIET
-        ),
-        "attack": lambda m, out: mu.attack(
-            m["after"], FACTS.with_items([*FORGET, *RETAIN]), suite=["prompts", "quantise", "noise"],
-            before=m["before"], never_knew=m["twin"], run=out, **QUIET,
-        ),
-        "relearn": lambda m, out: mu.relearn(
-            m["after"], FORGET[:2], FORGET[2:], settings=mu.Relearn(trainable="lora", epochs=1), run=out, **QUIET
-        ),
-        "evaluate": lambda m, out: mu.evaluate(
-            m["after"], FORGET, before=m["before"], letters=False, max_new_tokens=4, run=out, **QUIET
-        ),
-        "load": lambda *_: mu.load("organism"),
-    }  # fmt: skip
+CALLS: dict[str, Job] = {**JOBS, "load": lambda *_: mu.load("organism")}
 
 
 class Watch:
@@ -150,20 +118,19 @@ def frame_of(found: Any) -> pd.DataFrame:
 
 def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
     """So many interrupts, and what each left."""
-    models = {"before": mu.load("organism"), "twin": mu.load("organism:never-knew")}
-    models["after"] = mu.unlearn(models["before"], mu.NPO(), FORGET, RETAIN, steps=3, batch_size=4, **QUIET).model
-    calls, watch, draw = verbs(), Watch(models), random.Random(seed)
+    held = models()
+    watch, draw = Watch(held), random.Random(seed)
     took, whole = {}, {}
-    for name, verb in calls.items():
+    for name, verb in CALLS.items():
         began = time.perf_counter()
-        whole[name] = verb(models, folder / f"whole-{name}")
+        whole[name] = verb(held, folder / f"whole-{name}")
         took[name] = time.perf_counter() - began
     counts, left, swallowed, gone_on = Counter(), [], 0, []
     done = 0
     while done < count:
-        name = draw.choice(list(calls))
+        name = draw.choice(list(CALLS))
         out = folder / f"{done}-{name}"
-        hit = interrupted(lambda: calls[name](models, out), draw.random() * took[name] * 0.95, how)  # noqa: B023
+        hit = interrupted(lambda: CALLS[name](held, out), draw.random() * took[name] * 0.95, how)  # noqa: B023
         swallowed += not hit
         found = watch.left()
         if found:
@@ -173,7 +140,7 @@ def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
             counts[name] += 1
             done += 1
             if done % GO_ON_EVERY == 0 and name != "load":
-                same = frame_of(calls[name](models, out)).equals(frame_of(whole[name]))
+                same = frame_of(CALLS[name](held, out)).equals(frame_of(whole[name]))
                 gone_on.append({"verb": name, "number": done, "same": bool(same)})
         shutil.rmtree(out, ignore_errors=True)
     return {

@@ -25,6 +25,8 @@ class OneLine(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
+            if TRACE in self.given:
+                raise
             _complain(str(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 
 from ..errors import UserError
 
@@ -12,10 +13,9 @@ from ..errors import UserError
 def use(file: Path) -> None:
     """Run a Python file that puts its own into `METHODS`, `ATTACKS`, `SUITES`, `ACTIVATIONS` or `PARAMETERS`.
 
-    What it raises is shown as it is: whoever writes such a file wants to see the line.
-
     Raises:
-        UserError: there is no such Python file, or its name is that of a module already loaded.
+        UserError: there is no such Python file, its name is that of a module already loaded, or it raises something
+            (with the line; `--traceback` shows all).
     """
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"--use {file}: no such Python file")
@@ -28,8 +28,14 @@ def use(file: Path) -> None:
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[file.stem] = module  # dataclasses look up their annotations there
+    done = False
     try:
         spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[file.stem]
-        raise
+        done = True
+    except Exception as error:
+        lines = [entry.lineno for entry in extract_tb(error.__traceback__) if entry.filename == str(file)]
+        line = f", line {lines[-1]}" if lines else getattr(error, "lineno", "") and f", line {error.lineno}"  # type: ignore[attr-defined]
+        raise UserError(f"--use {file}{line}: {type(error).__name__}: {error}") from error
+    finally:
+        if not done:
+            del sys.modules[file.stem]

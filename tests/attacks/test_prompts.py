@@ -1,6 +1,7 @@
 """Asking in other words: what a question may hold, and what it must not."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -112,9 +113,15 @@ def test_frames_that_the_facts_do_not_allow_are_left_out_aloud(caplog):
         attempts("few-shot", alone)
 
 
-def test_too_many_examples_name_the_mend():
-    with pytest.raises(UserError, match=r"more than the context of 64; give fewer shots"):
-        attempts("few-shot", shots=12)
+def test_a_frame_that_grows_too_long_is_left_out_and_named(caplog):
+    """One long prompt, and all the other frames are still tried."""
+    attack = Prompts(frames=("as trained", "few-shot"), shots=12)
+    found = [attempt.setting for attempt in attack.attempts(toy(), given())]
+    assert found == ["as trained"] and "few-shot" not in found
+    assert "left out: fact" in caplog.text and "more than the context of 64" in caplog.text
+    (note,) = attack.notes(toy(), given())
+    assert re.fullmatch(r"prompts: 'after 12 facts of .*' is left out, where fact .* of 64", note)
+    assert Prompts(frames=("as trained",)).notes(toy(), given()) == []
 
 
 @pytest.mark.parametrize("wrong", [{"frames": ("flattery",)}, {"frames": ()}, {"shots": 0}, {"prefixes": (0,)}])

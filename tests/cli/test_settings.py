@@ -118,7 +118,7 @@ def test_a_setting_of_the_method_on_the_line_is_checked_too(tmp_path: Path) -> N
 
 
 def test_commas_within_brackets_belong_to_the_name():
-    assert split("head_output[0,3], norms ,mlp_output+head_output[1,2]") == [
+    assert split("--sites", "head_output[0,3], norms ,mlp_output+head_output[1,2]") == [
         "head_output[0,3]", "norms", "mlp_output+head_output[1,2]",
     ]  # fmt: skip
-    assert split("a,b") == ["a", "b"]
+    assert split("--sites", "a,b") == ["a", "b"]

@@ -18,6 +18,7 @@ from mechunlearn.cli.extending import use
 from mechunlearn.dissection import METRICS
 from mechunlearn.dissection.patches import patches
 from mechunlearn.dissection.sweep import PLAIN, Sweep
+from mechunlearn.errors import UserError
 from mechunlearn.evaluation import MEASURES
 from mechunlearn.models import clone, hf, slots
 from mechunlearn.models.anatomy import NAMED_ROLES
@@ -198,7 +199,10 @@ def test_mistakes(tmp_path: Path) -> None:
     assert_one_line(call("--use", tmp_path / "torch.py", "methods"), "torch exists already")
     (tmp_path / "own.py").write_text("1 / 0")
     for _ in range(2):  # a file that failed is not taken for one that ran
-        assert isinstance(call("--use", tmp_path / "own.py", "methods").exception, ZeroDivisionError)
+        assert_one_line(
+            call("--use", tmp_path / "own.py", "methods"), "own.py, line 1: ZeroDivisionError: division by zero"
+        )
+    assert isinstance(call("--traceback", "--use", tmp_path / "own.py", "methods").exception, UserError)
 
 
 def test_a_distance_and_a_measure_are_entries(pair: tuple, workplace: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -153,5 +153,5 @@ def test_a_templates_switches_are_true_or_false(switch, value):
     """As outside the tests, where nothing checks the annotations."""
     template = Template()
     object.__setattr__(template, switch, value)
-    with pytest.raises(UserError, match=f"the template's {switch} must be True or False"):
+    with pytest.raises(UserError, match=f"Template: {switch} must be True or False"):
         template.__post_init__()

@@ -63,7 +63,7 @@ def test_the_manifest_says_what_was_measured(built: tuple[Path, dict[str, Any]])
 
 def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("dear to me")
-    with pytest.raises(UserError, match="not an empty folder"):
+    with pytest.raises(UserError, match="not empty, and not a run folder"):
         build(tmp_path, quick=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
