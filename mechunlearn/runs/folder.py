@@ -34,6 +34,9 @@ def begun(path: str | Path | None, kind: str, settings: Mapping[str, Any]) -> It
         return
     asked = RunFolder(path, kind, settings, begin=False)
     if asked.finished:
+        if (asked.path / NAME).exists():  # whoever finished it was interrupted right behind it
+            with suppress(UserError), locked(asked.path):
+                asked.tidy()
         yield asked
         return
     made = asked.make()

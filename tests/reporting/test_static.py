@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
+import pandas as pd
 import plotly.io
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
+from markdown_it import MarkdownIt
 
 from mechunlearn.errors import UserError
 from mechunlearn.reporting import report
 from mechunlearn.reporting.writers import latex, markdown
+from mechunlearn.reporting.writers.static import Table
 
 from . import synthetic
 from .test_report import HOSTILE
@@ -110,3 +114,52 @@ def test_nothing_to_draw_with_is_one_clear_message(folder: Path, monkeypatch: py
 def test_an_unknown_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="format 'docx': not one of html, md, pdf-ready, png"):
         report(tmp_path / "missing", format="docx")
+
+
+def rendered(source: str) -> str:
+    """What a reader of Markdown sees."""
+    page = MarkdownIt("commonmark").enable("table").render(source)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1).map(
+        lambda text: " ".join(text.split())
+    )
+)
+@example("&amp; &lt;b&gt; &#65;")
+@example("- no item")
+@example("1. nor this")
+@example("<b>bold</b> **bold** `code` [link](x) ![x](y)")
+def test_markdown_shows_the_text_as_it_is(text: str) -> None:
+    assert rendered(markdown.escaped(text)) == text
+
+
+NUMBERS = ["1e5", "007", "1990.10", "1_000", "+5", "-0", "0x1F", "1E400", "nan", "inf", " 5 ", "12:30", "&amp;"]
+
+
+def test_tables_leave_what_looks_like_a_number_as_it_is() -> None:
+    table = Table("words", pd.DataFrame({"said": NUMBERS, "1e3": NUMBERS}))
+    text = "\n\n".join(markdown._written(table, iter(())))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[4:]]
+    assert [[rendered(cell) for cell in row] for row in cells] == [[text.strip()] * 2 for text in NUMBERS]
+    assert "1e3" in text.splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("[2] of them", "{[}2{]} of them"),
+        ("* starred", "{*} starred"),
+        ("a -- b --- c", "a -{}- b -{}-{}- c"),
+        ("don''t `quote`", r"don'{}'t \textasciigrave{}quote\textasciigrave{}"),
+        ("007", "007"),
+        ("1e5", "1e5"),
+        ("1990.10", "1990.10"),
+    ],
+)
+def test_latex_takes_no_cell_for_an_argument(text: str, written: str) -> None:
+    assert latex.escaped(text) == written
+    table = latex._table("words", pd.DataFrame({"said": [text, text]}))
+    assert table.count(written) == 2
+    assert not re.search(r"\\\\\s*[\[*]", table)

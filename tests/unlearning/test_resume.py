@@ -34,7 +34,7 @@ MOMENTS = {
     "layered": [
         "model:1", "finish:1", "backward:2", "write:1", "bound:1", "finish:1", "tensors:1", "finish:1",
     ],
-    "lora": ["write:2", "backward:1", "finish:1"],
+    "lora": ["replace:2", "write:2", "backward:1", "finish:1"],  # the second file is the first state
 }  # fmt: skip
 
 

@@ -22,7 +22,9 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
     **{letter: f"\\{letter}" for letter in "{}$&#%"},
+    **{letter: f"{{{letter}}}" for letter in "[]*"},  # behind a line's end or an item these are arguments
     "→": r"$\to$",
     "−": "$-$",
     "×": r"$\times$",
@@ -91,9 +93,13 @@ def _table(caption: str, frame: pd.DataFrame) -> str:
 
 
 def escaped(text: object) -> str:
-    """One line in which nothing is a command."""
+    """One line in which nothing is a command, and no two letters melt into another one (`--` into a dash)."""
     line = " ".join(str(text).split())
-    return "".join(_SPECIAL.get(letter, letter if _printable(letter) else "?") for letter in line)
+    apart = (
+        "{}" if letter == before and letter in "-,'" else "" for before, letter in zip(" " + line, line, strict=False)
+    )
+    written = (_SPECIAL.get(letter, letter if _printable(letter) else "?") for letter in line)
+    return "".join(gap + letter for gap, letter in zip(apart, written, strict=True))
 
 
 def _printable(letter: str) -> bool:

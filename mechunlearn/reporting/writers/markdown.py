@@ -29,7 +29,7 @@ def _written(block: Block, pictures: Iterator[Path]) -> Iterator[str]:
             yield "\n".join(f"- {escaped(text)}" for text in texts)
         case Table(caption, frame):
             yield f"*{escaped(caption)}*"
-            yield frame.rename(columns=escaped).map(escaped).to_markdown(index=False)
+            yield frame.rename(columns=escaped).map(escaped).to_markdown(index=False, disable_numparse=True)
         case Figure():
             picture = next(pictures)
             yield f"![{escaped(block.title)}]({picture.parent.name}/{picture.name})"
@@ -40,5 +40,5 @@ def _written(block: Block, pictures: Iterator[Path]) -> Iterator[str]:
 
 def escaped(text: object) -> str:
     """One line in which nothing of a user's is markup: neither Markdown's nor HTML's, which Markdown lets through."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~!$])", r"\\\1", line)
+    line = re.sub(r"([\\`*_{}\[\]<>#|~!$&])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"^([0-9]*)([-+.)])(?= |$)", r"\1\\\2", line)  # no item of a list

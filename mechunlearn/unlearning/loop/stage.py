@@ -122,7 +122,8 @@ class _Loop:
     def _begin(self, trainer: Trainer) -> str | None:
         """Judge the start. An earlier stage whose method does not go back may have left it outside the budget."""
         trainer.scale = self.stage.scale
-        measured = self.stage.measured or self.stage.watch.measure(self.after)
+        # Of the start itself: adapters, which begin with a nudge, are not in it.
+        measured = self.stage.measured or self.stage.watch.measure(self.stage.start)
         self.referee = self._referee(self.stage.baseline or measured)
         self.referee.crossings = round(-math.log2(self.stage.scale))  # halvings that an earlier stage has used up
         budget = self.options.budget
