@@ -3,16 +3,15 @@
     python analyses/reliability/interrupts.py --interrupts 1500 --json analyses/results/reliability_interrupts.json
 
 One process calls the verbs again and again on the same three models, as a notebook does, and is interrupted at a random
-moment of each call. `--how signal` sends the signal that Ctrl-C sends; `--how raise` raises KeyboardInterrupt inside
-the interpreter, which no handler sees. After each interrupt nothing may be left: no hook, no gradient, no flag of a
-module or a parameter, no other weights, no switch of torch; and a plain forward pass gives the same bits. Every
-hundredth interrupted run folder is gone on with, and its frame compared with that of a run that nobody interrupted.
+moment of each call by the signal that Ctrl-C sends. Nothing may be left then: no hook, no gradient, no flag of a module
+or a parameter, no other weights, no switch of torch; and a plain forward pass gives the same bits. Every hundredth
+interrupted run folder is gone on with, and its frame compared with that of a run that nobody interrupted.
+(`tests/test_undoing.py` interrupts at every single line of what changes things for a time.)
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import logging
 import os
@@ -85,16 +84,13 @@ def _state(model: Any) -> dict[str, Any]:
     }
 
 
-def interrupted(call: Callable[[], Any], after: float, how: str) -> bool:
+def interrupted(call: Callable[[], Any], after: float) -> bool:
     """Whether the call was interrupted after that time, rather than done before."""
-    main, ended = threading.get_ident(), threading.Event()
+    ended = threading.Event()
 
     def interrupt() -> None:
         if not ended.wait(after):
-            if how == "signal":
-                os.kill(os.getpid(), signal.SIGINT)
-            else:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(KeyboardInterrupt))
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     try:
@@ -116,7 +112,7 @@ def frame_of(found: Any) -> pd.DataFrame:
     return found.frame.drop(columns=["seconds"], errors="ignore")
 
 
-def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
+def session(count: int, seed: int, folder: Path) -> dict[str, Any]:
     """So many interrupts, and what each left."""
     held = models()
     watch, draw = Watch(held), random.Random(seed)
@@ -130,7 +126,7 @@ def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
     while done < count:
         name = draw.choice(list(CALLS))
         out = folder / f"{done}-{name}"
-        hit = interrupted(lambda: CALLS[name](held, out), draw.random() * took[name] * 0.95, how)  # noqa: B023
+        hit = interrupted(lambda: CALLS[name](held, out), draw.random() * took[name] * 0.95)  # noqa: B023
         swallowed += not hit
         found = watch.left()
         if found:
@@ -144,7 +140,7 @@ def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
                 gone_on.append({"verb": name, "number": done, "same": bool(same)})
         shutil.rmtree(out, ignore_errors=True)
     return {
-        "how": how, "interrupts": done, "by verb": dict(counts), "left something": left,
+        "interrupts": done, "by verb": dict(counts), "left something": left,
         "calls that ended first": swallowed, "gone on": len(gone_on),
         "gone on and not the same": [one for one in gone_on if not one["same"]],
     }  # fmt: skip
@@ -153,14 +149,13 @@ def session(count: int, how: str, seed: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interrupts", type=int, default=1500)
-    parser.add_argument("--how", choices=["signal", "raise"], default="signal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        found = session(options.interrupts, options.how, options.seed, Path(folder))
+        found = session(options.interrupts, options.seed, Path(folder))
     print(json.dumps({**found, "left something": len(found["left something"])}, indent=2))
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
