@@ -109,6 +109,8 @@ def resolve(name: str, model: TransformerBridge) -> Site:
     Raises:
         UserError: the architecture has no such site, or an index lies outside it.
     """
+    if not name.strip():
+        raise UserError("the name of a site is empty")
     match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[0-9,\s]+)\]", name)
     if match and max(map(len, match["index"].split(","))) > 18:
         raise UserError(f"site {shown(name)}: an index of more digits than any model has places")

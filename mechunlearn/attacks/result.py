@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..errors import UserError
 from ..evaluation import resampled
 from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
@@ -75,11 +74,7 @@ class Attacks:
             UserError: the folder holds none, unfinished ones, or a broken file.
         """
         run = read_finished(folder, "attacks", "attacks")
-        frame = read_frame(Path(folder) / "frame.parquet")
-        if missing := [column for column in NEEDED if column not in frame.columns]:
-            raise UserError(
-                f"{folder}/frame.parquet: no column {', '.join(missing)}; was it written by another version?"
-            )
+        frame = read_frame(Path(folder) / "frame.parquet", NEEDED)
         return cls(frame, run["about"])
 
     def __repr__(self) -> str:

@@ -46,6 +46,11 @@ class OneLine(TyperGroup):
     def main(self, args: Any = None, *rest: Any, standalone_mode: bool = True, **options: Any) -> Any:
         self.given = list(sys.argv[1:] if args is None else args)
         args = [word for word in self.given if word != TRACE] or ["--help"]
+        if (empty := _empty(args)) is not None:
+            _complain(f"{empty} is empty; give a value, or leave it out")
+            if standalone_mode:
+                sys.exit(2)
+            return 2
         try:
             result = super().main(args, *rest, standalone_mode=False, **options)
         except TyperException as error:  # unknown options, missing arguments and the like
@@ -90,6 +95,17 @@ PromptsOption = Annotated[str, typer.Option(help="In which phrasings facts are a
 BatchOption = Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn at random.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
+
+
+def _empty(args: list[str]) -> str | None:
+    """The first option or argument of the line that says nothing."""
+    for before, word in zip(["", *args], args, strict=False):
+        name, given, value = word.partition("=")
+        if word.startswith("--") and given and not value.strip():
+            return name
+        if not word.strip():
+            return before if before.startswith("--") and "=" not in before else "an argument"
+    return None
 
 
 def _defect(error: Exception) -> str:

@@ -109,7 +109,7 @@ def assignments(lines: Sequence[str] | None) -> dict[str, Any]:
     for line in lines or ():
         name, equals, value = line.partition("=")
         if not (equals and name.strip() and value.strip()):
-            raise UserError(f"{line!r}: write a setting as name=value")
+            raise UserError(f"{line!r}: write a setting as name=value (several of a list: kl=0.01,near=0.9)")
         found[name.strip()] = _value(value.strip())
     return found
 
@@ -125,6 +125,6 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise UserError(f"{shown(text)}: brackets are nested too deeply to be read") from None
+        raise UserError(f"the value {shown(text)}: brackets are nested too deeply to be read") from None
     except ValueError:
         return text

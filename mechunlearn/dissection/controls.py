@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,7 +16,7 @@ from ..facts import Tokens
 from ..models import slots
 from ..models.forward import record
 from ..sites import resolve
-from .metrics import Reference, distances
+from .metrics import distances
 from .patches import Arm, Patch, writing
 from .sweep import Sweep
 
@@ -31,45 +34,74 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     `expected` is missing where there is no right value: then the control is a measurement that helps to read the
     others. Recoveries are ratios of means over the facts whose denominator lies above the noise floor.
     """
-    model = sweep.recipient
-    last = model.cfg.n_layers - 1
-    patcher = sweep.patcher
-    passes, reference = sweep.record(tokens)
-    plain = passes.plain[None]
-    empty, _ = patcher.run([Arm(0)], passes, control=True)
+    found: dict[Control, list[Measured]] = {}
+    for some in sweep.planned(tokens, len(tokens)):  # as many facts at a time as their logits allow
+        for control, measured in _of_facts(sweep, tokens[some].trim()):
+            found.setdefault(control, []).append(measured)
     rows: list[dict[str, object]] = []
-
-    def add(control: str, site: str, logits: Tensor, expected: float | None, against: Tensor = plain) -> None:
-        for metric, value in _recoveries(reference, logits, against, floor).items():
-            passed = None if expected is None or np.isnan(value) else bool(abs(value - expected) <= TOLERANCE)
-            tolerance = None if expected is None else TOLERANCE
-            rows.append(dict(zip(COLUMNS, [control, site, metric, expected, value, tolerance, passed], strict=True)))
-
-    add("empty window: nothing is patched", "none", empty, 0.0)
-    for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
-        own, against = patcher.itself(Patch(resolve(site, model), 0, last), passes)
-        add("patched with its own activations, all layers", site, own, 0.0, against)
-    everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
-    if everything:
-        add("every parameter restored", "everything", patcher.run([patcher.restoring(everything)], passes)[0], 1.0)
-    whole = _whole(model)
-    if whole is None:  # the architecture lacks a part of it in some layer: there is no such control
-        return pd.DataFrame(rows, columns=COLUMNS)
-    arm = writing(whole, record(patcher.donor, passes.own.tokens, whole.hooks), None)
-    add("all layers at once", whole.site.name, patcher.run([arm], passes, control=True)[0], None)
-    rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
-    logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
-    add("all layers at once, and all parameters outside attention and MLP keys", whole.site.name, logits, 1.0)
+    for control, parts in found.items():
+        for metric, value in _recoveries(parts, floor).items():
+            passed = None if control.expected is None or np.isnan(value) else abs(value - control.expected) <= TOLERANCE
+            tolerance = None if control.expected is None else TOLERANCE
+            told = [control.name, control.site, metric, control.expected, value, tolerance, passed]
+            rows.append(dict(zip(COLUMNS, told, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _recoveries(reference: Reference, logits: Tensor, against: Tensor, floor: dict[str, float]) -> dict[str, float]:
+class Control(NamedTuple):
+    """A patch, and what must come of it; None where there is no right value."""
+
+    name: str
+    site: str
+    expected: float | None
+
+
+class Measured(NamedTuple):
+    """Distances by metric and fact: under the control's patch, and of what it is compared with."""
+
+    patched: dict[str, Tensor]
+    baseline: dict[str, Tensor]
+
+
+def _of_facts(sweep: Sweep, tokens: Tokens) -> Iterator[tuple[Control, Measured]]:
+    """Every control on these facts."""
+    model, patcher = sweep.recipient, sweep.patcher
+    last = model.cfg.n_layers - 1
+    passes, reference = sweep.record(tokens)
+    plain = distances(reference, passes.plain[None])
+
+    def of(logits: Tensor, against: dict[str, Tensor] = plain) -> Measured:
+        return Measured(distances(reference, logits), against)
+
+    empty, _ = patcher.run([Arm(0)], passes, control=True)
+    yield Control("empty window: nothing is patched", "none", 0.0), of(empty)
+    for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
+        own, against = patcher.itself(Patch(resolve(site, model), 0, last), passes)
+        control = Control("patched with its own activations, all layers", site, 0.0)
+        yield control, of(own, distances(reference, against))
+    everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
+    if everything:
+        restored, _ = patcher.run([patcher.restoring(everything)], passes)
+        yield Control("every parameter restored", "everything", 1.0), of(restored)
+    whole = _whole(model)
+    if whole is None:  # the architecture lacks a part of it in some layer: there is no such control
+        return
+    arm = writing(whole, record(patcher.donor, passes.own.tokens, whole.hooks), None)
+    logits, _ = patcher.run([arm], passes, control=True)
+    yield Control("all layers at once", whole.site.name, None), of(logits)
+    rest = tuple(slot for slot in everything if set(slot.roles) & set(REMAINDER))
+    logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
+    name = "all layers at once, and all parameters outside attention and MLP keys"
+    yield Control(name, whole.site.name, 1.0), of(logits)
+
+
+def _recoveries(parts: Sequence[Measured], floor: dict[str, float]) -> dict[str, float]:
     found = {}
-    patched, baseline = distances(reference, logits), distances(reference, against)
-    for metric in patched:
-        defined = baseline[metric][0] > floor[metric]
-        total = float(baseline[metric][0][defined].sum())
-        found[metric] = 1 - float(patched[metric][0][defined].sum()) / total if bool(defined.any()) else float("nan")
+    for metric in parts[0].patched:
+        patched, baseline = (torch.cat([held[metric][0] for held in column]) for column in zip(*parts, strict=True))
+        defined = baseline > floor[metric]
+        total = float(baseline[defined].sum())
+        found[metric] = 1 - float(patched[defined].sum()) / total if bool(defined.any()) else float("nan")
     return found
 
 

@@ -15,7 +15,8 @@ A distance of your own is measured, summarised and drawn like these, once it has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -24,6 +25,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64, some eight times over
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,39 @@ class Reference:
     compared: Bool[Tensor, " scored"]  # positions that distances of predictions count
     predicts: Bool[Tensor, " scored"]  # positions that predict an answer token
     n_facts: int
+    whole: Reference | None = None  # what this is a part of
+
+    @property
+    def n_compared(self) -> Int[Tensor, " fact"]:
+        """How many positions of each fact are compared; of a part, how many in all."""
+        held = self if self.whole is None else self.whole
+        return torch.bincount(held.facts[held.compared], minlength=held.n_facts)
+
+    @property
+    def n_predicts(self) -> Int[Tensor, " fact"]:
+        """How many tokens each answer has; of a part, how many in all."""
+        held = self if self.whole is None else self.whole
+        return torch.bincount(held.facts[held.predicts], minlength=held.n_facts)
+
+    def parts(self, size: int) -> Iterator[tuple[slice, Reference]]:
+        """As many scored positions at a time, and where they stand."""
+        if len(self.logits) <= size:
+            yield slice(None), self
+            return
+        for first in range(0, len(self.logits), size):
+            at = slice(first, first + size)
+            yield (
+                at,
+                Reference(
+                    self.logits[at],
+                    self.targets[at],
+                    self.facts[at],
+                    self.compared[at],
+                    self.predicts[at],
+                    self.n_facts,
+                    self,
+                ),
+            )
 
     def of_first_fact(self, logits: Float[Tensor, "scored vocab"]) -> Reference:
         """These logits as the reference of the batch's first fact alone."""
@@ -86,9 +122,8 @@ class Pair:
         return values.gather(-1, targets)[..., 0]
 
     def mean(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
-        """The mean over each fact's compared positions."""
-        counted = self.reference.compared
-        return self._sum(values, counted) / self._sum(torch.ones_like(values[:1]), counted).clamp(min=1)
+        """The mean over each fact's compared positions; of a part, what it adds to that mean."""
+        return self._sum(values, self.reference.compared) / self.reference.n_compared.clamp(min=1)
 
     def over_answer(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
         """The sum over the positions that predict each fact's answer."""
@@ -107,13 +142,16 @@ class Metric:
 
     Attributes:
         words: what figures and sentences call it.
-        distance: of every patch and fact; 0 where the patched model predicts what the donor does.
+        distance: of every patch and fact; 0 where the patched model predicts what the donor does. Of an answer that is
+            too long for the memory it is taken part by part, and added up.
         noise: how the rounding of logits enters it: "squared" or "linear".
+        of_sum: what is made of the sum of all parts.
     """
 
     words: str
     distance: Callable[[Pair], Float[Tensor, "patch fact"]]
     noise: Literal["squared", "linear"] = "linear"
+    of_sum: Callable[[Tensor], Tensor] = lambda total: total
 
     @property
     def margin(self) -> float:
@@ -140,14 +178,14 @@ def _kl(pair: Pair) -> Float[Tensor, "patch fact"]:
 
 
 def _answer_logprob(pair: Pair) -> Float[Tensor, "patch fact"]:
-    return pair.over_answer(pair.at_target(pair.patched_log - pair.donor_log)).abs()
+    return pair.over_answer(pair.at_target(pair.patched_log - pair.donor_log))
 
 
 METRICS: dict[str, Metric] = {
     "mse": Metric("squared difference of the logits", _mse, "squared"),
     "mse_centred": Metric("squared difference of the centred logits", _mse_centred, "squared"),
     "kl": Metric("KL divergence", _kl, "squared"),
-    "answer_logprob": Metric("answer's log-probability", _answer_logprob),
+    "answer_logprob": Metric("answer's log-probability", _answer_logprob, of_sum=torch.abs),
 }
 PAPER_METRIC = "mse"  # what tables, figures and sentences show where nobody asks for another
 
@@ -156,12 +194,27 @@ def distances(
     reference: Reference, logits: Float[Tensor, "patch scored vocab"]
 ) -> dict[str, Float[Tensor, "patch fact"]]:
     """Every distance of every patch and fact."""
-    return compared(Pair(reference, logits))
+    return {name: value for name, value in measured(reference, logits).items() if name in METRICS}
 
 
-def compared(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
-    """Every distance of every patch and fact of the pair."""
-    return {name: metric.distance(pair) for name, metric in METRICS.items()}
+def measured(
+    reference: Reference, logits: Float[Tensor, "patch scored vocab"]
+) -> dict[str, Float[Tensor, "patch fact"]]:
+    """Every distance of every patch and fact, and what `of_answer` says; a bounded number of logits at a time."""
+    most = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
+    found = [_of_some(reference, some) for some in logits.split(most)]
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def _of_some(
+    reference: Reference, logits: Float[Tensor, "patch scored vocab"]
+) -> dict[str, Float[Tensor, "patch fact"]]:
+    total: dict[str, Tensor] = {}
+    for at, part in reference.parts(max(1, COMPARED_AT_ONCE // logits.shape[-1])):
+        pair = Pair(part, logits[:, at])
+        values = {name: metric.distance(pair) for name, metric in METRICS.items()} | of_answer(pair)
+        total = {name: value + total[name] if total else value for name, value in values.items()}
+    return {name: METRICS[name].of_sum(value) if name in METRICS else value for name, value in total.items()}
 
 
 def of_answer(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
@@ -176,12 +229,15 @@ def of_answer(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
     places = (logits > right).sum(-1).double() + ((logits == right).sum(-1) + 1).double() / 2
     ranks = torch.zeros_like(pair.patched[..., 0])
     ranks[:, at] = places
-    count = pair.over_answer(torch.ones_like(ranks[:1])).clamp(min=1)
+    count = pair.reference.n_predicts.clamp(min=1)
     logprob = pair.over_answer(pair.at_target(pair.patched_log))
     return {"logprob": logprob, "rank": pair.over_answer(ranks) / count}
 
 
 def rounding(reference: Reference, dtype: torch.dtype) -> dict[str, float]:
     """The smallest noise that logits of this size and precision can have, by metric."""
-    step = torch.finfo(dtype).eps * float(reference.logits.double().square().mean().sqrt())
+    squares = sum(float(part.logits.double().square().sum()) for _, part in reference.parts(
+        max(1, COMPARED_AT_ONCE // reference.logits.shape[-1])
+    ))  # fmt: skip
+    step = torch.finfo(dtype).eps * math.sqrt(squares / reference.logits.numel())
     return {name: metric.rounding(step) for name, metric in METRICS.items()}

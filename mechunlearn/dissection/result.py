@@ -17,9 +17,17 @@ from .metrics import PAPER_METRIC
 from .peaks import strongest
 from .plotting.maps import plot_positions
 from .plotting.recovery import plot_recovery
-from .summary import summarise_recovery
+from .summary import NEEDED, summarise_recovery
 
-FRAMES = ("frame", "controls", "facts", "answers")
+FRAMES = {  # the frames of a dissection, and the columns that each must have
+    "frame": NEEDED,
+    "controls": ["control", "site", "metric", "expected", "measured", "tolerance", "passed"],
+    "facts": [
+        "fact", "question", "prompt", "answer", "before_answer", "after_answer",
+        *(f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")),
+    ],
+    "answers": ["fact", "question", "site", "direction", "first_layer", "last_layer", "answer", "correct"],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Dissection:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
         run = read_finished(folder, "dissection", "a dissection")
-        frames = {name: read_frame(Path(folder) / f"{name}.parquet") for name in FRAMES}
+        frames = {name: read_frame(Path(folder) / f"{name}.parquet", needed) for name, needed in FRAMES.items()}
         return cls(about=run["about"], **frames)
 
     def __repr__(self) -> str:

@@ -21,13 +21,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..facts import Tokens, paper_positions
 from ..models.forward import LOGITS_AT_ONCE
 from ..runs import RunFolder
-from .metrics import METRICS, Pair, Reference, compared, distances, of_answer, rounding
+from .metrics import METRICS, Reference, distances, measured, rounding
 from .patches import Passes, Patch, Patcher
 from .positions import Where, chosen as checked_positions, mask
 
 DONOR, PLAIN = -2, -1  # in place of a patch's number: the donor, and the recipient unpatched
-COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64
-SCORED_AT_ONCE = 2**23  # logits of the facts that are measured together: 64 MB in float64, some eight times over
+SCORED_AT_ONCE = 2**23  # logits of the facts that are measured together: 32 MB in float32 for each model and patch
 
 
 class Sweep:
@@ -63,7 +62,7 @@ class Sweep:
         Facts that are measured together, at most `batch_size`, are of like length, so that little is padding, and few
         enough for their logits to stand in memory together.
         """
-        planned = self._planned(tokens, batch_size)
+        planned = self.planned(tokens, batch_size)
         total = len(planned) * len(self.chosen)
         found = []
         with tqdm(total=total, desc="dissect", unit="patch", disable=not progress, leave=False) as bar:
@@ -79,7 +78,7 @@ class Sweep:
                 found.append(unit)
         return pd.concat(found, ignore_index=True)
 
-    def _planned(self, tokens: Tokens, batch_size: int) -> list[list[int]]:
+    def planned(self, tokens: Tokens, batch_size: int) -> list[list[int]]:
         """The rows that are measured together."""
         lengths = tokens.attention.sum(1)
         paper = self.positions == "paper"
@@ -108,33 +107,29 @@ class Sweep:
         passes, reference = self.record(tokens.to(next(self.recipient.parameters()).device))
         # A patch that cannot change a bit is not run: it is as the recipient. One row more, the last, is the recipient.
         rows = len(self.chosen) + 1
-        plain = Pair(reference, passes.plain[None])
-        measured = {name: value.repeat(rows, 1) for name, value in (compared(plain) | of_answer(plain)).items()}
-        said = passes.plain[reference.predicts].argmax(-1).repeat(rows, 1)
+        found = {name: value.repeat(rows, 1) for name, value in measured(reference, passes.plain[None]).items()}
+        said = passes.plain.argmax(-1)[reference.predicts].repeat(rows, 1)
         noise = rounding(reference, passes.plain.dtype)
         for numbers, logits, control in self.patched(passes):
-            step = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
-            for some, part in zip(torch.tensor(numbers).split(step), logits.split(step), strict=True):
-                pair = Pair(reference, part)
-                for name, value in (compared(pair) | of_answer(pair)).items():
-                    measured[name][some] = value
-                said[some] = part[:, reference.predicts].argmax(-1)
+            for name, value in measured(reference, logits).items():
+                found[name][numbers] = value
+            said[numbers] = logits.argmax(-1)[:, reference.predicts]
             if control is not None:  # nothing was patched there: what it moved is noise
                 moved = distances(reference.of_first_fact(passes.plain), control[None])
                 noise = {name: max(noise[name], float(value)) for name, value in moved.items()}
             progress(len(numbers))
-        donor = Pair(reference, passes.reference[None])
-        of_donor = {name: torch.zeros_like(value[:1]) for name, value in measured.items()} | of_answer(donor)
-        measured = {name: torch.cat([value, of_donor[name]]) for name, value in measured.items()}
-        says = passes.reference[reference.predicts].argmax(-1)
+        of_donor = measured(reference, passes.reference[None])
+        of_donor |= {name: torch.zeros_like(of_donor[name]) for name in METRICS}
+        found = {name: torch.cat([value, of_donor[name]]) for name, value in found.items()}
+        says = passes.reference.argmax(-1)[reference.predicts]
         rows = reference.facts[reference.predicts]
-        return self._frame(tokens, rows, measured, torch.cat([said, says[None]]), noise)
+        return self._frame(tokens, rows, found, torch.cat([said, says[None]]), noise)
 
     def _frame(
         self,
         tokens: Tokens,
         rows: Int[Tensor, " predicting"],
-        measured: dict[str, Float[Tensor, "patch_and_donor fact"]],
+        found: dict[str, Float[Tensor, "patch_and_donor fact"]],
         said: Int[Tensor, "patch_and_donor predicting"],
         noise: dict[str, float],
     ) -> pd.DataFrame:
@@ -146,7 +141,7 @@ class Sweep:
             {
                 "patch": np.repeat(numbers, len(tokens)),
                 "question": np.tile(np.asarray(tokens.fact_ids, dtype=object), len(numbers)),
-                **{name: value.cpu().numpy().ravel() for name, value in measured.items()},
+                **{name: value.cpu().numpy().ravel() for name, value in found.items()},
                 "said": [None if aside[n] else fact[n].tolist() for n in range(len(numbers)) for fact in told],
                 **{f"noise:{name}": noise[name] for name in METRICS},
             }

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..errors import UserError
 from ..facts import PROMPTS
 from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
@@ -78,11 +77,7 @@ class Evaluation:
             UserError: the folder holds none, an unfinished one, or a broken file.
         """
         run = read_finished(folder, "evaluation", "an evaluation")
-        frame = read_frame(Path(folder) / "frame.parquet")
-        if missing := [column for column in NEEDED if column not in frame.columns]:
-            raise UserError(
-                f"{folder}/frame.parquet: no column {', '.join(missing)}; was it written by another version?"
-            )
+        frame = read_frame(Path(folder) / "frame.parquet", NEEDED)
         return cls(frame, read_frame(Path(folder) / "texts.parquet"), run["about"])
 
     def __repr__(self) -> str:

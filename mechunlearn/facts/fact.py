@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..checking import check_fields
-from ..errors import UserError
+from ..errors import UserError, check_whole
 
 ROLES = ("forget", "near", "far")
 
@@ -69,6 +69,8 @@ class Fact:
         for part in ("paraphrases", "held_out", "distractors"):
             if any(not text.strip() for text in getattr(self, part)):
                 raise UserError(f"{name} has an empty text among its {part}")
+        if self.fold is not None:
+            check_whole(f"{name}: fold", self.fold, -(2**31), 2**31)
         if self.role is not None and self.role not in ROLES:
             raise UserError(f"{name} has the role {self.role!r}; a role is one of {', '.join(ROLES)}")
 

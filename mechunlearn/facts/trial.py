@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 
-SECONDS = 10  # of computing
+SECONDS = 5  # of computing
 BYTES = 2**30  # beside what is there already
 CHARACTERS = 10**7  # of the result
 WENT_WELL, TOO_LARGE, TOO_LONG = 0, 2, 3

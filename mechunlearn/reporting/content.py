@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import UserError
-from .folders import find
+from .folders import find, told
 from .sections.attacks import AttacksSection, attacks_section
 from .sections.dissection import DissectionSection, dissection_section
 from .sections.evaluation import EvaluationSection, evaluation_section
@@ -68,20 +68,4 @@ def _sections(make: Callable[[Any, str], Section], kind: str, runs: Sequence[Any
     Raises:
         UserError: what a run says of itself is not as it was written.
     """
-    found = []
-    for place, run in enumerate(runs):
-        try:
-            found.append(make(run, f"{kind}-{place}"))
-        except UserError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise cannot_be_told(run.name, error) from error
-    return found
-
-
-def cannot_be_told(name: str, error: Exception) -> UserError:
-    """What a run says of itself is not as a run is written."""
-    return UserError(
-        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "
-        "changed, or written by another version? Make the run again, or move it out of the report's folder"
-    )
+    return [told(run.name, partial(make, run, f"{kind}-{place}")) for place, run in enumerate(runs)]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from ..attacks import summary as attacks
-from ..dissection.summary import NEEDED
+from ..dissection.result import FRAMES
 from ..errors import UserError
 from ..evaluation import Evaluation
+from ..reading import named, there
 from ..runs import check_files, read_frame, read_run
+from ..unlearning import result as unlearning
 
-_CONTROLS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
-_FACTS = ["fact", "question", "prompt", "answer", "before_answer", "after_answer"]
-_FACTS += [f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")]
-_ANSWERS = ["fact", "question", "site", "direction", "first_layer", "last_layer", "answer", "correct"]
-_UNLEARNING = ["stage", "step", "inside", "scale", "forget_recall"]
+Told = TypeVar("Told")
 KINDS = ("dissection", "unlearning", "attacks", "evaluation")
 
 
@@ -80,8 +80,8 @@ def find(folder: str | Path) -> Found:
         UserError: no such folder, no finished run in it, or a run whose files are broken (the file is named).
     """
     folder = Path(folder)
-    if not folder.exists():
-        raise UserError(f"{folder}: no such folder")
+    if not there(folder):
+        raise UserError(f"{named(folder)}: no such folder")
     if not folder.is_dir():
         raise UserError(f"{folder}: not a folder; give the folder of a run, or one above several runs")
     found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
@@ -98,7 +98,7 @@ def find(folder: str | Path) -> Found:
             unfinished.append(name)
         else:
             check_files(path, run, frames=True)
-            found[kind].append(_open(kind, name, path, run))
+            found[kind].append(told(name, partial(_open, kind, name, path, run)))
     if not any(found.values()):
         raise UserError(_nothing(folder, unfinished, others))
     dissections, unlearnings, attacked, evaluated = (tuple(found[kind]) for kind in KINDS)
@@ -116,32 +116,21 @@ def _open(
             f"{path / 'run.json'}: does not say in which phrasings was asked; was it written by another version?"
         )
     if kind == "unlearning":
-        return UnlearningFiles(name, run, _frame(file, _UNLEARNING))
+        return UnlearningFiles(name, run, read_frame(file, unlearning.NEEDED))
     if kind == "evaluation":
         found = Evaluation.load(path)
         _with_rows(found.summary(), file)
         return EvaluationFiles(name, run, found)
-    frame = _frame(file, attacks.NEEDED)
+    frame = read_frame(file, attacks.NEEDED)
     _with_rows(frame[(frame["model"] == "after") & (frame["role"] == "forget") & (frame["attack"] != "none")], file)
     return AttacksFiles(name, run, frame)
 
 
 def _dissection(name: str, path: Path, run: dict[str, Any]) -> DissectionFiles:
-    return DissectionFiles(
-        name,
-        run,
-        _with_rows(_frame(path / "frame.parquet", NEEDED), path / "frame.parquet"),
-        _with_rows(_frame(path / "controls.parquet", _CONTROLS), path / "controls.parquet"),
-        _with_rows(_frame(path / "facts.parquet", _FACTS), path / "facts.parquet"),
-        _frame(path / "answers.parquet", _ANSWERS),
-    )
-
-
-def _frame(path: Path, columns: list[str]) -> pd.DataFrame:
-    frame = read_frame(path)
-    if missing := [column for column in columns if column not in frame.columns]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; was it written by another version?")
-    return frame
+    frames = {part: read_frame(path / f"{part}.parquet", columns) for part, columns in FRAMES.items()}
+    for part in ("frame", "controls", "facts"):
+        _with_rows(frames[part], path / f"{part}.parquet")
+    return DissectionFiles(name, run, **frames)
 
 
 def _with_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -159,3 +148,25 @@ def _nothing(folder: Path, unfinished: list[str], others: list[str]) -> str:
     if others:
         return f"{folder}: only runs that a report does not show: {', '.join(others)}"
     return f"{folder}: no run folder at or below it (a run folder holds a run.json)"
+
+
+def told(name: str, tell: Callable[[], Told]) -> Told:
+    """What is told of a run.
+
+    Raises:
+        UserError: what the run says of itself is not as it was written.
+    """
+    try:
+        return tell()
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise cannot_be_told(name, error) from error
+
+
+def cannot_be_told(name: str, error: Exception) -> UserError:
+    """What a run says of itself is not as a run is written."""
+    return UserError(
+        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "
+        "changed, or written by another version? Make the run again, or move it out of the report's folder"
+    )

@@ -8,7 +8,8 @@ from jinja2 import UndefinedError
 
 from ..checking import checked
 from ..errors import UserError
-from .content import Content, cannot_be_told
+from .content import Content
+from .folders import cannot_be_told
 from .writers.latex import write_latex
 from .writers.markdown import write_markdown
 from .writers.page import write_page

@@ -8,8 +8,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,23 @@ def frame_bytes(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def read_frame(path: str | Path) -> pd.DataFrame:
+def read_frame(path: str | Path, needed: Iterable[str] = ()) -> pd.DataFrame:
     """Read a frame.
 
     Raises:
-        UserError: no such file, or not a Parquet file.
+        UserError: no such file, not a Parquet file, or one that lacks a column that is `needed`.
     """
     if Path(path).is_dir():
         raise UserError(f"{path}: is a folder where a frame should be; was the run folder changed?")
     try:
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; the run is not finished, or this is not a run folder") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
+    if missing := [column for column in needed if column not in frame.columns]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; was it written by another version?")
+    return frame
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
@@ -113,10 +116,11 @@ def digest(held: Path | bytes) -> str:
 
 def discard(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -223,7 +223,7 @@ def check_free(path: Path) -> None:
     try:
         if "\0" in str(path):
             raise ValueError("a name holds no zero byte")
-        if path.is_file() or next((one for one in path.parents if one.is_file()), None):
+        if any(one.exists() and not one.is_dir() for one in (path, *path.parents)):
             raise UserError(f"{path}: is a file, or lies below one; give a folder for the run")
         foreign = not (path / "run.json").exists() and path.is_dir()
         if foreign and any(not entry.name.startswith(".") for entry in path.iterdir()):

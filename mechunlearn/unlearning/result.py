@@ -19,6 +19,8 @@ from ..showing import shown
 from .plot import plot
 from .settings import kept_row
 
+NEEDED = ("stage", "step", "inside", "scale", "forget_recall")
+
 
 @dataclass(frozen=True)
 class Unlearning:
@@ -89,7 +91,7 @@ class Unlearning:
         count = about.pop("stages", 0)
         stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
         model = load(folder / "model", device=device, dtype=dtype)
-        return cls(model, read_frame(folder / "frame.parquet"), about, tuple(stages))
+        return cls(model, read_frame(folder / "frame.parquet", NEEDED), about, tuple(stages))
 
     @property
     def _layered(self) -> bool:

@@ -2,11 +2,12 @@
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mechunlearn.dissection import sweep as sweep_module, windows
+from mechunlearn.dissection import metrics as metrics_module, sweep as sweep_module, windows
 from mechunlearn.dissection.patches import patches
 from mechunlearn.dissection.sweep import Sweep
 from mechunlearn.facts import Tokens, paper_positions
@@ -241,16 +242,22 @@ def test_no_more_logits_stand_together_than_are_allowed(where, monkeypatch):
     scored = (tokens.predicts | paper_positions(tokens) if where == "paper" else tokens.predicts).sum(1)
     vocabulary, shapes = model.cfg.d_vocab, []
 
-    class Told(sweep_module.Pair):
+    class Told(metrics_module.Pair):
         def __init__(self, reference, logits):
             shapes.append(tuple(logits.shape))
             super().__init__(reference, logits)
 
-    monkeypatch.setattr(sweep_module, "Pair", Told)
+    monkeypatch.setattr(metrics_module, "Pair", Told)
     for name in ("SCORED_AT_ONCE", "LOGITS_AT_ONCE"):
         monkeypatch.setattr(sweep_module, name, int(scored.max()) * vocabulary)
     parts = sweep.units(tokens, 64, None, progress=False)
     assert {shape[:2] for shape in shapes} == {(1, int(count)) for count in scored}
+    shapes.clear()
+    monkeypatch.setattr(metrics_module, "COMPARED_AT_ONCE", 2 * vocabulary)  # a long answer is compared in pieces
+    pieces = sweep.units(tokens, 64, None, progress=False)
+    assert max(shape[0] * shape[1] for shape in shapes) == 2
+    for name in ("mse", "kl", "answer_logprob", "rank", "logprob"):
+        np.testing.assert_allclose(pieces[name], parts[name], rtol=1e-12, atol=1e-15)
     keys = ["patch", "question"]
     a, b = (frame.sort_values(keys, ignore_index=True) for frame in (whole, parts))
     pd.testing.assert_frame_equal(a[[*keys, "mse", "rank"]], b[[*keys, "mse", "rank"]], rtol=1e-4)
