@@ -78,11 +78,20 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether the value is of this type; True is no number, and neither is one that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
+    if isinstance(value, tuple | list) and not all(_plain(part, hint) for part in value):
+        return False
     kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
     if isinstance(value, bool) and not {bool, object, Any} & set(kinds):
         return False
     plain: Any = value.item() if isinstance(value, np.generic) else value
     return bool(is_bearable(plain, cast(Any, hint), conf=TOWER))
+
+
+def _plain(part: object, hint: Any) -> bool:
+    """Whether this part of a list may be there: True is no number in it, and what is not finite neither."""
+    if isinstance(part, float):
+        return math.isfinite(part)
+    return not isinstance(part, bool) or "bool" in str(hint) or "Any" in str(hint)
 
 
 def words(hint: Any) -> str:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 import regex
 from transformer_lens.model_bridge import TransformerBridge
 
-from .checking import shown
+from .checking import checked, shown
 from .errors import UserError
 from .models import Slot, slots
 from .models.meaning import faults
@@ -103,6 +103,7 @@ class Site:
         return tuple(sorted(layer for layer in found if layer >= 0))
 
 
+@checked
 def resolve(name: str, model: TransformerBridge) -> Site:
     """The site of that name in this model.
 
@@ -143,6 +144,7 @@ def default(model: TransformerBridge) -> tuple[str, ...]:
     return tuple(names)
 
 
+@checked
 def available(model: TransformerBridge) -> dict[str, bool]:
     """Every named site, and whether this architecture has it."""
     found = {}

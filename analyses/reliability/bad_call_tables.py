@@ -1,236 +1,25 @@
-"""What `bad_calls.py` gives: calls that are good, and for each of their arguments values that are not."""
+"""What `bad_calls.py` calls: calls that are good, and for each of their arguments values that are not."""
 
+# ruff: noqa: ARG005, I001 - functions of one form, of which not every one needs all that they are given; one block of names
 from __future__ import annotations
 
-import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, LlamaConfig, LlamaModel
+from bad_call_values import (
+    BROKEN, COMMON, FOLDED, FOUR, HALF, INF, INTERVALS, LONG, MISMATCHED, NAN, NEAR, NO_ANSWERS, NO_CHAT, NO_COUNT,
+    NO_DEVICE, NO_DTYPE, NO_FACTS, NO_FLAG, NO_MODEL, NO_NUMBER, NO_PASSAGES, NO_POSITIONS, NO_PROMPTS, NO_SITES,
+    NO_TEMPLATE, NO_TEXT, NO_WHOLE, NO_WINDOWS, QUIET, SOME, UNASKABLE, Of, State, template, with_tokenizer,
+)  # fmt: skip
 
 import mechunlearn as mu
 from mechunlearn import evaluation, facts as facts_room, sites
 from mechunlearn.attacks import below_bin
 from mechunlearn.facts import tokenize
-
-ORGANISM = Path(mu.__file__ or "").parent / "data" / "organism"
-NAN, INF, HALF, LONG = float("nan"), float("inf"), "a\ud800b", "x" * 300
-FOUND = mu.Facts.builtin("organism")
-FOUR, NEAR = FOUND.forget[:4], FOUND.near[:4]
-FOLDED = FOUND.with_items([*FOUND.where(role="forget", fold=1)[:2], *FOUND.where(role="forget", fold=2)[:2]])
-NO_ANSWERS = FOUR.with_items(dataclasses.replace(fact, answer=None) for fact in FOUR)
-QUIET: dict[str, Any] = {"progress": False}
-
-
-@dataclass
-class State:
-    """Good models and results; `at` is the folder of the case, `runs` holds one finished run of each kind."""
-
-    shared: Path
-    before: Any
-    after: Any
-    module: Any
-    tokenizer: Any
-    small: Any
-    dissection: Any
-    unlearning: Any
-    attacks: Any
-    evaluation: Any
-    at: Path = field(default_factory=Path)
-
-    @property
-    def runs(self) -> Path:
-        return self.shared
-
-
-@dataclass(frozen=True)
-class Of:
-    """A value that is made anew, with a name."""
-
-    name: str
-    of: Callable[[State], Any]
-
-
-def small_model() -> Any:
-    config = LlamaConfig(vocab_size=1280, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config)
-
-
-def make(shared: Path) -> None:
-    """One finished run of each kind."""
-    before, after = mu.load("organism"), mu.load("organism:never-knew")
-    mu.dissect(before, after, FOUR, sites="norms", windows="single", run=shared / "dissection", **QUIET)
-    mu.unlearn(before, "npo", FOUR, NEAR, steps=1, batch_size=2, run=shared / "unlearning", **QUIET)
-    mu.attack(after, FOLDED, suite=[mu.Relearn(epochs=1)], run=shared / "attacks", **QUIET)
-    mu.evaluate(before, FOUR, measures=["recall", "text_loss"], text=["a b c d"], run=shared / "evaluation", **QUIET)
-    (shared / "notes.txt").write_text("notes\n", encoding="utf-8")
-
-
-def ready(shared: Path) -> State:
-    module = AutoModelForCausalLM.from_pretrained(ORGANISM)
-    return State(
-        shared, mu.load("organism"), mu.load("organism:never-knew"), module, AutoTokenizer.from_pretrained(ORGANISM),
-        small_model(), mu.Dissection.load(shared / "dissection"), mu.Unlearning.load(shared / "unlearning"),
-        mu.Attacks.load(shared / "attacks"), mu.Evaluation.load(shared / "evaluation"),
-    )  # fmt: skip
-
-
-# --- broken models
-
-
-def changed(name: str, change: Callable[[Any], Any], *, bridge: bool = False) -> Of:
-    """The organism with something done to it; what `change` gives, if it gives a module, is taken instead."""
-
-    def of(state: State) -> Any:
-        model = mu.load("organism") if bridge else copy.deepcopy(state.module)
-        given = change(model)
-        return given if isinstance(given, nn.Module) else model
-
-    return Of(name, of)
-
-
-def put(value: float, name: str = "model.layers.2.mlp.down_proj.weight") -> Callable[[Any], None]:
-    return lambda model: model.get_parameter(name).data.view(-1)[:1].fill_(value)
-
-
-def first_of_bridge(bridge: Any) -> None:
-    next(bridge.original_model.parameters()).data.view(-1)[:1] = NAN
-
-
-def as_int8(model: Any) -> None:
-    weight = model.lm_head.weight
-    model.lm_head.weight = nn.Parameter((weight * 100).to(torch.int8), requires_grad=False)
-
-
-def failing(*_: object, **__: object) -> Any:
-    raise RuntimeError("no forward pass here")
-
-
-def with_tokenizer(name: str, change: Callable[[Any], object]) -> Of:
-    def of(state: State) -> Any:
-        tokenizer = copy.deepcopy(state.tokenizer)
-        change(tokenizer)
-        return mu.load(state.module, tokenizer=tokenizer)
-
-    return Of(name, of)
-
-
-def doubled(module: nn.Module, args: Any, output: Any) -> Any:  # noqa: ARG001 - as torch calls it
-    return output * 2
-
-
-BROKEN: tuple[Of, ...] = (
-    changed("nan weights", put(NAN)), changed("infinite weights", put(INF)),
-    changed("nan norm", put(NAN, "model.norm.weight")), changed("int8 head", as_int8),
-    changed("module with hooks", lambda m: m.model.layers[1].mlp.register_forward_hook(doubled) and None),
-    changed("on meta", lambda m: m.to("meta")), changed("part on meta", lambda m: m.lm_head.to("meta") and None),
-    changed("forward raises", lambda m: setattr(m, "forward", failing)),
-    changed("no layers", lambda m: setattr(m.model, "layers", nn.ModuleList())),
-    changed("layer gone", lambda m: delattr(m.model.layers[3], "mlp")),
-    changed("data parallel", lambda m: nn.DataParallel(m)), changed("the inner model", lambda m: m.model),
-    changed("complex", lambda m: setattr(m.lm_head, "weight", nn.Parameter(m.lm_head.weight.to(torch.complex64)))),
-    changed("float8", lambda m: m.to(torch.float8_e4m3fn)),
-    changed("head of another width", lambda m: setattr(m, "lm_head", nn.Linear(64, 1280, bias=False))),
-    Of("a linear map", lambda s: nn.Linear(2, 2)), Of("bert", lambda s: BertModel(BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))),
-    Of("no head", lambda s: LlamaModel(s.small.config)), Of("sequential", lambda s: nn.Sequential(s.small)),
-    changed("in compatibility mode", lambda m: m.enable_compatibility_mode(disable_warnings=True), bridge=True),
-    changed("bridge with nan", first_of_bridge, bridge=True),
-    changed("bridge with hooks", lambda m: m.add_hook("blocks.1.hook_mlp_out", lambda t, hook: t * 2), bridge=True),
-)  # fmt: skip
-
-SOME = tuple(one for one in BROKEN if one.name in (
-    "nan weights", "on meta", "in compatibility mode", "bridge with nan", "no head"))  # fmt: skip
-
-
-def template(text: str) -> Callable[[Any], None]:
-    return lambda tokenizer: setattr(tokenizer, "chat_template", text)
-
-
-LOOP = "".join(f"{{% for {name} in range(99999) %}}" for name in "ijk") + "{% endfor %}" * 3
-NO_CHAT = {
-    "raises": "{{ raise_exception('no') }}", "drops the prompt": "{{ messages[1].content }}", "loops": LOOP,
-    "drops the answer": "{{ messages[0].content }}", "syntax": "{% if %}", "constant": "hello", "absent": None,
-    "half": "{{ messages[0].content }}{{ '\\ud800' }}{{ messages[1].content }}", "large": "{{ 'x' * 10**10 }}",
-    "a number": 5, "a list": ["x"],
-}  # fmt: skip
-UNASKABLE: tuple[Of, ...] = (
-    Of("no tokenizer", lambda s: s.small), with_tokenizer("tokens beyond the embedding", lambda t: t.add_tokens(
-        [word for fact in FOUND for word in fact.prompt.split() if word.isalpha()][:400])),
-)  # fmt: skip
-MISMATCHED: tuple[Of, ...] = (
-    Of("two layers", lambda s: mu.load(s.small, tokenizer=s.tokenizer)),
-    Of("half precision", lambda s: mu.load(s.before, dtype="float16")),
-    Of("other words", lambda s: mu.load(s.module, tokenizer=renamed(s.tokenizer))),
-)  # fmt: skip
-
-
-def renamed(tokenizer: Any) -> Any:
-    """The tokenizer with two words changed for one another."""
-    from tokenizers import Tokenizer
-
-    told = tokenizer.backend_tokenizer.to_str()
-    (a, b), other = sorted(tokenizer.get_vocab())[400:402], copy.deepcopy(tokenizer)
-    swapped = told.replace(f'"{a}":', '"\0":').replace(f'"{b}":', f'"{a}":').replace('"\0":', f'"{b}":')
-    other._tokenizer = Tokenizer.from_str(swapped)
-    return other
-
-
-# --- values that are bad wherever they stand
-
-NO_WHOLE = (-1, 1.5, True, "1", NAN, [1], np.float64(2.5))
-NO_COUNT = (0, None, *NO_WHOLE)
-NO_NUMBER = (NAN, INF, "x", True, [1])
-NO_TEXT = (5, None, b"x", ["x"], True)
-NO_FLAG = (None, "yes", 1, [])
-NO_MODEL = (None, 5, [], "", b"organism", {"a": 1}, "no/such/model", "organism:nope", True, HALF, "a\0b", LONG,
-            Path("."), Of("a list of models", lambda s: [s.before]), Of("a class", lambda s: nn.Module),
-            Of("a state", lambda s: s.small.state_dict()))  # fmt: skip
-NO_FACTS = (None, 5, "", "gone.jsonl", [mu.Fact("a", "b")], [], {"prompt": "a"}, b"x", "organism:nope", True, "a\0b",
-            Path("."), Of("a frame", lambda s: s.attacks.frame), Of("a generator", lambda s: (f for f in FOUR)),
-            Of("none of them", lambda s: mu.Facts([])),
-            Of("20 MB", lambda s: mu.Facts([mu.Fact("x " * 10_000_000, "b", role="forget")])),
-            Of("beyond the context", lambda s: mu.Facts([mu.Fact("the " * 300, "b", role="forget")])),
-            Of("one word of 20 MB", lambda s: mu.Facts([mu.Fact("x" * 20_000_000, "b", role="forget")])),
-            Of("marks of two facts", lambda s: mu.Facts([mu.Fact("a", "b", id="1#h0"), mu.Fact("a", "c", id="1#h1")])),
-            )  # fmt: skip
-NO_DEVICE = ("cuda", "cuda:7", "mps", "meta", "hpu", "", "x", 0, True, ["cpu"], torch.device("cuda:3"),
-             torch.device("meta"), "cpu:-1", HALF)  # fmt: skip
-NO_DTYPE = ("int8", torch.float32, 32, "float8_e4m3fn", "", ["float32"], True)
-NO_PASSAGES = ("one text", b"bytes", 5, [1, 2], ["a", None], [""], [HALF], True, ["x " * 5_000_000],
-               Of("a generator", lambda s: (t for t in ["a"])), [["a"]], np.array([1, 2]))  # fmt: skip
-NO_RUN = (5, "", b"x", ["run"], "a\0b", LONG, True, Of("a file", lambda s: s.shared / "notes.txt"),
-          Of("below a file", lambda s: s.shared / "notes.txt" / "run"), HALF,
-          Of("foreign", lambda s: s.shared))  # fmt: skip
-NO_SITES = (5, [], [5], "", "nope", ["norms", None], "mlp_coefficients+norms", {"norms": 1}, b"norms", True, NAN,
-            ["norms", "nope"], "value_vectors[9999]", "blocks.99.hook_mlp_out", "(", {"norms"}, [["norms"]],
-            "norms,block", Of("a generator", lambda s: (n for n in ["norms"])))  # fmt: skip
-NO_WINDOWS = (5, "", "x", [], [5], [(0,)], [(0, 1, 2)], [("a", "b")], (0, 3), [(1, 0)], [(-1, 2)], [(0, 99)],
-              [(0.5, 2)], "sliding:0", NAN, True, [None], [(None, 1)], Of("a rule", lambda s: lambda n: [(0, 1)]), [(NAN, 1)], {"a": 1},
-              [(True, False)], "sliding:x", b"all", ["all", 3])  # fmt: skip
-NO_POSITIONS = ([], "", "x", 5, [1.5], [99], [-99], [True], ["0"], None, NAN, [None], [[0]], {"a": 1}, [2**70],
-                Of("fractions", lambda s: np.array([0.5])), Of("a tensor", lambda s: torch.tensor([0.5])))  # fmt: skip
-NO_TEMPLATE = ("{prompt}", 5, {"prompt": "{prompt}"}, True)
-NO_PROMPTS = ("x", None, 5, ["own"], ("own", "all"), "")
-COMMON: dict[str, tuple[Any, ...]] = {
-    "device": NO_DEVICE, "dtype": NO_DTYPE, "prompts": NO_PROMPTS, "batch_size": NO_COUNT, "seed": (None, *NO_WHOLE),
-    "run": NO_RUN, "progress": NO_FLAG,
-}  # fmt: skip
-INTERVALS: dict[str, tuple[Any, ...]] = {
-    "cluster": ("x", 5, None, ["subject"]), "level": (0, 1, 2, -0.5, *NO_NUMBER, None), "resamples": NO_COUNT,
-    "seed": NO_WHOLE,
-}  # fmt: skip
-
 
 # --- calls that are good without these, each with the arguments to spoil
 
@@ -281,7 +70,8 @@ CALLS: dict[str, Call] = {
     "sites.available": (lambda s: sites.available, lambda s: {"model": s.before}),
     "greedy_answers": (lambda s: evaluation.greedy_answers, lambda s: {"model": s.before, "facts": FOUR[:1], **QUIET}),
     "evaluate texts": (lambda s: mu.evaluate, lambda s: {
-        "model": s.before, "facts": FOUR, "text": ["a b c d"], "measures": ["text_loss"], "run": s.at / "run", **QUIET}),
+        "model": s.before, "facts": FOUR, "text": ["a b c d"], "measures": ["text_loss"], "run": s.at / "run",
+            **QUIET}),
     "evaluate divergence": (lambda s: mu.evaluate, lambda s: {
         "model": s.before, "facts": FOUR, "text": ["a b c d"], "measures": ["text_kl"], "before": s.after, **QUIET}),
     "attack with text": (lambda s: mu.attack, lambda s: {
@@ -339,7 +129,8 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "tokenizer": ("x", None, 5, Of("one itself", lambda s: s.tokenizer)), "max_tokens": (0, *NO_WHOLE)},
     "unlearn": COMMON | {
         "model": (*NO_MODEL, *SOME, *UNASKABLE, MISMATCHED[1]), "forget": (*NO_FACTS, NO_ANSWERS, NEAR),
-        "retain": (*NO_FACTS, NO_ANSWERS, FOUR), "method": (None, 5, "x", mu.NPO, [mu.NPO()], "layered", mu.Relearn(), ""),
+        "retain": (*NO_FACTS, NO_ANSWERS, FOUR), "method": (None, 5, "x", mu.NPO, [mu.NPO()], "layered", mu.Relearn(),
+            ""),
         "text": NO_PASSAGES, "retain_text": NO_PASSAGES,
         "budget": (*NO_NUMBER, -1, {"kl": 1}, mu.Budget(kl=1), mu.Budget(near=2), mu.Budget(far=0.5)),
         "stop": (NAN, 2, -0.1, "x", True, [0.5], "Chance"), "patience": (0, *NO_WHOLE), "steps": NO_COUNT,
@@ -369,11 +160,13 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "evaluate generations": {"max_new_tokens": (0, 10**9, *NO_WHOLE), "before": (None, *UNASKABLE)},
     "evaluate texts": {"text": NO_PASSAGES}, "attack with text": {"text": NO_PASSAGES},
     "evaluate divergence": {"before": (None, MISMATCHED[2])},
-    "chat": {"model": tuple(with_tokenizer(name, template(text)) for name, text in NO_CHAT.items())},  # type: ignore[arg-type]
+    "chat": {"model": tuple(with_tokenizer(name, template(text)) for name, text in NO_CHAT.items())},
+        # type: ignore[arg-type]
     "report": {"folder": (*NO_FOLDER, ""), "format": ("x", "", "HTML", *NO_TEXT),
                "out": (5, True, b"x", "a\0b", LONG, Of("a folder", lambda s: s.shared), "")},
     "promoted": {"model": NO_MODEL, "layer": (-1, 99, *NO_COUNT[1:]), "neurons": (
-        "0", [], [1.5], -1, 10**6, None, True, NAN, [None], ["x"]), "k": (0, 10**6, *NO_WHOLE), "sign": (0, 2, "x", True, None)},
+        "0", [], [1.5], -1, 10**6, None, True, NAN, [None], ["x"]), "k": (0, 10**6, *NO_WHOLE), "sign": (0, 2, "x",
+            True, None)},
     "neuron_changes": {"before": NO_MODEL, "after": MISMATCHED, "facts": (*NO_FACTS, NO_ANSWERS), "prompts": NO_PROMPTS,
                        "template": NO_TEMPLATE},
     "weight_changes": {"before": NO_MODEL, "after": MISMATCHED}, "change_spectra": {"before": NO_MODEL},
@@ -388,7 +181,8 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
                  "template": NO_TEMPLATE, "context": (0, 1, *NO_WHOLE)},
     "tokenize_texts": {"texts": ("one text", [], 5, None, [5], [None], [HALF]), "tokenizer": (5, None, "organism"),
                        "context": (0, *NO_WHOLE), "bos": ("x", 1)},
-    "multiple_choice": {"fact": (5, None, mu.Fact("a", "b")), "options": (1, 27, *NO_COUNT), "letters": NO_FLAG, "seed": NO_WHOLE},
+    "multiple_choice": {"fact": (5, None, mu.Fact("a", "b")), "options": (1, 27, *NO_COUNT), "letters": NO_FLAG,
+        "seed": NO_WHOLE},
     "sliding": {"width": NO_COUNT}, "organism_text": {"split": ("x", *NO_TEXT)},
     "given": {"windows": (5, None, "ab", [5], [("a", 1)], [(0,)], [(0, 1, 2)], [(0.5, 1)], [(NAN, 1)], [None], [],
                           [(True, 2)], [(3, 1)], [(-1, 2)])},
@@ -398,25 +192,33 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("subject", "relation", "domain", "paraphrased_answer"), (5, ["x"], HALF, True, NAN)),
         "fold": ("1", 1.5, True, NAN, [1]), "role": ("x", 5, "", ["forget"], "FORGET")},
     "Template": {"prompt": ("x", "{prompt}{prompt}", HALF + "{prompt}", *NO_TEXT), "answer": ("", "x", *NO_TEXT),
-                 "chat": NO_FLAG, "bos": ("x", 1, []), "system": (5, "without chat", True), "arguments": (5, [], None, {"a": 1})},
+                 "chat": NO_FLAG, "bos": ("x", 1, []), "system": (5, "without chat", True), "arguments": (5, [], None,
+                     {"a": 1})},
     "Template with chat": {"system": (5, HALF, True), "arguments": (5, [("a", 1)], "x", {1: 2})},
     "Facts": {"items": (5, None, "ab", [5], [None], [mu.Fact("a", "b", id="1"), mu.Fact("c", "d", id="1")],
-                        mu.Fact("a", "b"), {"a": 1}), "name": (5, None, HALF), "template": ("{prompt}", 5), "format": (5, None)},
-    "Facts.read": {"source": (5, None, "gone.jsonl", "", b"x", "a\0b", LONG, "/dev/zero", Path("."), ["x"]),
+                        mu.Fact("a", "b"), {"a": 1}), "name": (5, None, HALF), "template": ("{prompt}", 5),
+                        "format": (5, None)},
+    "Facts.read": {"source": (5, None, "gone.jsonl", "", b"x", "a\0b", LONG, "/dev/zero", Path(), ["x"]),
                    "format": ("x", 5, "", ["own"]), "keys": ("x", 5, ""),
-                   "columns": ("prompt", 5, {"prompt": 5}, {"nope": "prompt"}, {5: "prompt"}, {}, ["prompt"], {"prompt": "gone"})},
+                   "columns": ("prompt", 5, {"prompt": 5}, {"nope": "prompt"}, {5: "prompt"}, {}, ["prompt"],
+                       {"prompt": "gone"})},
     "Facts.of": {"source": NO_FACTS[:13], "role": ("x", 5, ["x"], [], "")},
     "Facts.builtin": {"name": ("x", *NO_TEXT), "forget": ("x", *NO_TEXT)}, "Facts.questions": {"prompts": NO_PROMPTS},
     "Facts.where": {"nope": (1,), "rôle": ("forget",)},
     "Facts.with_answers": {"answers": ("abcd", 5, None, ["a"], ["a", "b", "c", ""], ["a", "b", "c", 5], [HALF] * 4)},
-    "Facts.with_items": {"items": (5, None, "ab", [5])}, "Facts.save": {"path": (5, None, ".", "a\0b", "no/such/place", LONG, b"x")},
-    "configure": {"name": ("x", *NO_TEXT), "settings": ({"nope": 1}, {"beta": "x"}, {"beta": NAN}, {"beta.x": 1}, {5: 1}, 5, "x", [1])},
+    "Facts.with_items": {"items": (5, None, "ab", [5])}, "Facts.save": {"path": (5, None, ".", "a\0b", "no/such/place",
+        LONG, b"x")},
+    "configure": {"name": ("x", *NO_TEXT), "settings": ({"nope": 1}, {"beta": "x"}, {"beta": NAN}, {"beta.x": 1},
+        {5: 1}, 5, "x", [1])},
     "make_budget": {"values": ({}, {"nope": 1}, {"kl": "x"}, NAN, -1, "x", None, [1], {"kl": NAN}, {5: 1})},
     "make_layered": {"values": (0, -1, {"nope": 1}, "x", None, 1.5, True, {"folds": 0})},
-    "Budget": {"kl": (-1, *NO_NUMBER), "loss": (-1, *NO_NUMBER), "near": (-1, 1.5, *NO_NUMBER), "far": (-1, 1.5, *NO_NUMBER),
+    "Budget": {"kl": (-1, *NO_NUMBER), "loss": (-1, *NO_NUMBER), "near": (-1, 1.5, *NO_NUMBER), "far": (-1, 1.5,
+        *NO_NUMBER),
                "halvings": (None, *NO_WHOLE)},
-    "Layered": {"method": (5, "npo", None, mu.NPO), "folds": NO_COUNT, "order": ((1, 1, 2, 3), (1, 2), "1234", 5, (0, 1, 2, 3)),
-                "decay": (-1, 2, None, *NO_NUMBER), **dict.fromkeys(("forget", "retain", "base"), (-1, (1.0,), None, *NO_NUMBER)),
+    "Layered": {"method": (5, "npo", None, mu.NPO), "folds": NO_COUNT, "order": ((1, 1, 2, 3), (1, 2), "1234", 5, (0, 1,
+        2, 3)),
+                "decay": (-1, 2, None, *NO_NUMBER), **dict.fromkeys(("forget", "retain", "base"), (-1, (1.0,), None,
+                    *NO_NUMBER)),
                 "stage_stop": (2, NAN, "x", True), "repeat": NO_COUNT},
     "dissection.summary": INTERVALS, "attacks.summary": INTERVALS | {
         "measure": ("x", *NO_TEXT), "by": ("x", ("setting",), *NO_TEXT)},
@@ -425,11 +227,14 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "attacks.curve": {"measure": ("x", *NO_TEXT)}, "attacks.plot_curve": {"measure": ("x", *NO_TEXT)},
     "attacks.steps_to_recover": {"level": (-1, 2, None, *NO_NUMBER)},
     "attacks.plot": {"measure": ("x", *NO_TEXT), "by": ("x", *NO_TEXT)},
-    "evaluation.summary": INTERVALS | {"by": ("x", ("x",), (), ("role", "role"), 5, None, ("measure",), [5], ("value",), "r", [None])},
+    "evaluation.summary": INTERVALS | {"by": ("x", ("x",), (), ("role", "role"), 5, None, ("measure",), [5], ("value",),
+        "r", [None])},
     "evaluation.plot": {"by": ("x", (), ("role", "role"), 5, None, ("role", "nope"))},
     **{f"{kind}.save": {"folder": NO_TARGET} for kind in ("dissection", "attacks", "evaluation", "unlearning")},
-    **{f"{kind}.load": {"folder": (*NO_FOLDER, "", Of("no run", lambda s: s.shared), Of("another kind", lambda s, other=other: s.runs / other))}
-       for kind, other in (("dissection", "attacks"), ("attacks", "evaluation"), ("evaluation", "unlearning"), ("unlearning", "dissection"))},
+    **{f"{kind}.load": {"folder": (*NO_FOLDER, "", Of("no run", lambda s: s.shared), Of("another kind", lambda s,
+    other=other: s.runs / other))}
+       for kind, other in (("dissection", "attacks"), ("attacks", "evaluation"), ("evaluation", "unlearning"),
+       ("unlearning", "dissection"))},
     "paired": {"first": NO_FRAME, "second": NO_FRAME, "by": ((), ("x",), 5, ("role", "role")), **INTERVALS},
     "bootstrap_interval": {"values": ([], [NAN], [INF], "x", 5, None, ["x"]), "over": ([1.0], [0.0, 0.0, 0.0], "x"),
                            "clusters": ([1], 5), "level": INTERVALS["level"], "resamples": NO_COUNT, "seed": NO_WHOLE},
@@ -438,20 +243,29 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
 NUMBERS_OF = {"rmu": ("steering", "relative"), "cir": ("activations", "gradients", "step_norm", "retain_rate"),
               "mlp_breaking": ("floor", "power")}  # fmt: skip
 SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "rmu": {"layer": ("x", NAN, True, None), "steering": (0, -1), "relative": (0, -1, None), "vectors": ("x", 5), "entries": ("x", 5)},
-    "mlp_breaking": {"form": ("x", 5), "where": ("x", 5), "blocks": ((1,), 5, "ab", (0.5, "x"), (NAN, 1.0)), "power": (0, -1)},
-    "circuit_breakers": {"targets": ((), 5, ("x",), (NAN,), (True,)), "lora_rank": (0, -1, 1.5, "x", True), "lora_alpha": NO_COUNT},
-    "cir": {"objective": ("npo", 5, None, mu.CIR(), mu.Layered(method=mu.NPO())), "collapse": ("x", 5), "statistics": ("x", 5),
-            "form": ("x", 5), "faithful": NO_FLAG, "step_norm": (0, -1), "retain_rate": (-1,), "activations": (-1,), "gradients": (-1,)},
+    "rmu": {"layer": ("x", NAN, True, None), "steering": (0, -1), "relative": (0, -1, None), "vectors": ("x", 5),
+        "entries": ("x", 5)},
+    "mlp_breaking": {"form": ("x", 5), "where": ("x", 5), "blocks": ((1,), 5, "ab", (0.5, "x"), (NAN, 1.0)),
+        "power": (0, -1)},
+    "circuit_breakers": {"targets": ((), 5, ("x",), (NAN,), (True,)), "lora_rank": (0, -1, 1.5, "x", True),
+        "lora_alpha": NO_COUNT},
+    "cir": {"objective": ("npo", 5, None, mu.CIR(), mu.Layered(method=mu.NPO())), "collapse": ("x", 5),
+        "statistics": ("x", 5),
+            "form": ("x", 5), "faithful": NO_FLAG, "step_norm": (0, -1), "retain_rate": (-1,), "activations": (-1,),
+                "gradients": (-1,)},
     "idk": {"refusals": ((), 5, "ab", ("",), (5,), (HALF,), ("x" * 9000,), None)},
     "idk_dpo": {"refusals": ((), "ab", (" ",))}, "simnpo": {"delta": NO_NUMBER},
-    "relearn attack": {"data": ("x", 5), "subsets": ("x", 5), "form": ("x", 5), "trainable": ("x", 5, ["mlp"]), "rank": NO_COUNT,
-                       "optimizer": ("x", 5), "learning_rate": (0, -1, None, *NO_NUMBER), "epochs": (None, *NO_WHOLE), "batch_size": NO_COUNT},
-    "prompts attack": {"frames": ((), "prefix", ("x",), (5,), 5, ("{prompt}{prompt}",)), "shots": NO_COUNT, "prefixes": ((0,), 1, (1.5,), ("x",), (True,))},
+    "relearn attack": {"data": ("x", 5), "subsets": ("x", 5), "form": ("x", 5), "trainable": ("x", 5, ["mlp"]),
+        "rank": NO_COUNT,
+                       "optimizer": ("x", 5), "learning_rate": (0, -1, None, *NO_NUMBER), "epochs": (None, *NO_WHOLE),
+                           "batch_size": NO_COUNT},
+    "prompts attack": {"frames": ((), "prefix", ("x",), (5,), 5, ("{prompt}{prompt}",)), "shots": NO_COUNT,
+        "prefixes": ((0,), 1, (1.5,), ("x",), (True,))},
     "quantise attack": {"scheme": ("x", *NO_TEXT)},
     "noise attack": {"scales": ((), (-1.0,), (NAN,), 0.1, ("x",), (True,), None), "draws": NO_COUNT},
     "interpolate attack": {"shares": ((), (2.0,), (-0.1,), (NAN,), 0.5, ("x",), (True,))},
-    "ablate attack": {"layers": (1, "12", (1.5,), (True,)), "onwards": NO_FLAG, "vector": ((0.0, 0.0), (NAN,), 5, "x", ())},
+    "ablate attack": {"layers": (1, "12", (1.5,), (True,)), "onwards": NO_FLAG, "vector": ((0.0, 0.0), (NAN,), 5, "x",
+        ())},
     "steer attack": {"layers": (1, "12", (1.5,)), "strengths": ((), (NAN,), (INF,), 1.0, ("x",))},
 }  # fmt: skip
 
@@ -479,15 +293,13 @@ def own_layers(name: str) -> Callable[[State], Callable[[], Any]]:
 
 
 def dissected(**more: Any) -> Callable[[State], Callable[[], Any]]:
-    return lambda s: lambda: mu.dissect(s.before, s.after, FOUR, **{**QUIET, "sites": "norms", "windows": "all"} | more)
+    given: dict[str, Any] = {"sites": "norms", "windows": "all"} | QUIET | more
+    return lambda s: lambda: mu.dissect(s.before, s.after, FOUR, **given)
 
 
 def unlearned(method: Any, **more: Any) -> Callable[[State], Callable[[], Any]]:
-    return lambda s: (
-        lambda: mu.unlearn(
-            s.before, method, FOUR, NEAR, run=s.at / "run", **({"steps": 1, "batch_size": 2} | QUIET | more)
-        )
-    )
+    given: dict[str, Any] = {"steps": 1, "batch_size": 2} | QUIET | more
+    return lambda s: lambda: mu.unlearn(s.before, method, FOUR, NEAR, run=s.at / "run", **given)
 
 
 def unfinished(state: State) -> Path:
@@ -498,23 +310,36 @@ def unfinished(state: State) -> Path:
 
 OTHERS: dict[str, Callable[[State], Callable[[], Any]]] = {
     "ablate layers beyond": own_layers("AblateDirection"), "steer layers beyond": own_layers("Steer"),
-    "ablate vector of another width": lambda s: lambda: mu.attack(s.after, FOLDED, suite=[mu.AblateDirection(vector=(1.0, 2.0))], **QUIET),
-    "lora rank beyond": lambda s: lambda: mu.relearn(s.after, FOUR[:2], FOUR[2:], settings=mu.Relearn(trainable="lora", rank=10**6), **QUIET),
-    "rmu layer beyond": unlearned(mu.RMU(layer=99)), "circuit breakers targets beyond": unlearned(mu.CircuitBreakers(targets=(99,))),
+    "ablate vector of another width": lambda s: lambda: mu.attack(s.after, FOLDED,
+        suite=[mu.AblateDirection(vector=(1.0, 2.0))], **QUIET),
+    "lora rank beyond": lambda s: lambda: mu.relearn(s.after, FOUR[:2], FOUR[2:], settings=mu.Relearn(trainable="lora",
+        rank=10**6), **QUIET),
+    "rmu layer beyond": unlearned(mu.RMU(layer=99)),
+        "circuit breakers targets beyond": unlearned(mu.CircuitBreakers(targets=(99,))),
     "rmu layer below": unlearned(mu.RMU(layer=-1)), "rmu layer between": unlearned(mu.RMU(layer=1.5)),
-    "breaking blocks reversed": unlearned(mu.Breaking(blocks=(0.9, 0.1))), "breaking blocks below": unlearned(mu.Breaking(blocks=(-1, 2))),
-    "circuit breakers targets below": unlearned(mu.CircuitBreakers(targets=(-1,))), "cir learning": unlearned(mu.CIR(objective=mu.RMU(layer=50))),
-    "cir with learning_rate": unlearned(mu.CIR(), learning_rate=1e-4), "cir with a float retain": unlearned("cir", accumulation=5),
-    "breaking blocks beyond": unlearned(mu.Breaking(blocks=(50, 99))), "layered folds that are not there": unlearned(mu.Layered(method=mu.NPO(), folds=7)),
-    "trainable with adapters": unlearned(mu.CircuitBreakers(), trainable="norms"), "dpo without distractors": lambda s: lambda: mu.unlearn(
-        s.before, "dpo", FOUR.with_items(dataclasses.replace(f, distractors=()) for f in FOUR), NEAR, run=s.at / "run", **QUIET),
-    "run of other settings": lambda s: lambda: mu.evaluate(s.before, FOUR, measures=["recall"], seed=9, run=s.runs / "evaluation", **QUIET),
+    "breaking blocks reversed": unlearned(mu.Breaking(blocks=(0.9, 0.1))),
+        "breaking blocks below": unlearned(mu.Breaking(blocks=(-1, 2))),
+    "circuit breakers targets below": unlearned(mu.CircuitBreakers(targets=(-1,))),
+        "cir learning": unlearned(mu.CIR(objective=mu.RMU(layer=50))),
+    "cir with learning_rate": unlearned(mu.CIR(), learning_rate=1e-4), "cir with a float retain": unlearned("cir",
+        accumulation=5),
+    "breaking blocks beyond": unlearned(mu.Breaking(blocks=(50, 99))),
+        "layered folds that are not there": unlearned(mu.Layered(method=mu.NPO(), folds=7)),
+    "trainable with adapters": unlearned(mu.CircuitBreakers(), trainable="norms"),
+        "dpo without distractors": lambda s: lambda: mu.unlearn(
+        s.before, "dpo", FOUR.with_items(dataclasses.replace(f, distractors=()) for f in FOUR), NEAR, run=s.at / "run",
+        **QUIET),
+    "run of other settings": lambda s: lambda: mu.evaluate(s.before, FOUR, measures=["recall"], seed=9,
+        run=s.runs / "evaluation", **QUIET),
     "run of another kind": dissected(), "activation windows outside": dissected(sites="mlp_output", windows=[(7, 9)]),
-    "positions in no fact": dissected(sites="residual", positions=[60]), "evaluation.load of one without frame": lambda s: (
+    "positions in no fact": dissected(sites="residual", positions=[60]),
+        "evaluation.load of one without frame": lambda s: (
         lambda folder: lambda: mu.Evaluation.load(folder))(unfinished(s)),
     "report of one without frame": lambda s: (lambda folder: lambda: mu.report(folder))(unfinished(s)),
-    "report of a result": lambda s: lambda: mu.report(s.dissection), "report of a frame": lambda s: lambda: mu.report(s.attacks.frame),
-    "report of an empty folder": lambda s: lambda: mu.report(s.at), "same id and phrasing": lambda s: lambda: mu.relearn(s.after, FOUR, FOUR, **QUIET),
+    "report of a result": lambda s: lambda: mu.report(s.dissection),
+        "report of a frame": lambda s: lambda: mu.report(s.attacks.frame),
+    "report of an empty folder": lambda s: lambda: mu.report(s.at),
+        "same id and phrasing": lambda s: lambda: mu.relearn(s.after, FOUR, FOUR, **QUIET),
 }  # fmt: skip
 OTHERS["run of another kind"] = lambda s: (
     lambda: mu.dissect(s.before, s.after, FOUR, run=s.runs / "evaluation", **QUIET)

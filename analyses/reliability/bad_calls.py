@@ -4,7 +4,7 @@
 
 Refused well is: `UserError`, of one sentence or so that names the argument or the value, within 20 s; no file made or
 changed, no run folder begun; and the models that were given, and torch's switches, are as they were. A case is an
-argument of a call that is good without it (`tables.py`), or a call of its own (`OTHERS`).
+argument of a call that is good without it (`bad_call_tables.py`), or a call of its own (`OTHERS`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import bad_call_tables as tables
 import torch
-from bad_call_tables import Of, State
+from bad_call_values import Of, State, make, ready
 from torch import nn
 from trying import LONGEST, differing, options, session, short, tree, tried
 
@@ -30,12 +30,15 @@ ALSO = {
     "sites": ("site",), "positions": ("position",), "windows": ("window",), "width": ("sliding",), "items": ("fact",),
     "suite": ("attack",), "measures": ("measure",), "options": ("choose", "distractor"), "method": ("NPO",),
     "text": ("passage",), "retain_text": ("passage",), "role": ("role",), "frame": ("column",), "folder": ("run",),
-    "values": ("budget", "folds", "layered", "outcomes"), "settings": ("npo",), "columns": ("field",), "texts": ("text",),
+    "values": ("budget", "folds", "layered", "outcomes"), "settings": ("npo",), "columns": ("field",), "texts": ("text",
+        ),
     "name": ("built-in", "method", "site"), "frames": ("prompts:",), "strengths": ("steer:",), "trainable": ("site",),
-    "max_new_tokens": ("new ones",), "out": ("another name", "written"), "context": ("tokens long",), "answers": ("answer",), "by": ("grouped",), "cluster": ("resampled",),
+    "max_new_tokens": ("new ones",), "out": ("another name", "written"), "context": ("tokens long",),
+        "answers": ("answer",), "by": ("grouped",), "cluster": ("resampled",),
 }  # fmt: skip
 OF_MODELS = ("hook", "tokenizer", "logits", "compatibility", "chat template", "NaN", "adapters", "quantised", "meta",
-             "transformers", "architecture", "checkpoint", "Llama", "n_layers", "Half", "float16", "bfloat16")  # fmt: skip
+             "transformers", "architecture", "checkpoint", "Llama", "n_layers", "Half", "float16",
+                 "bfloat16")  # fmt: skip
 MODELS = ("before", "after", "model", "source", "never_knew")
 
 
@@ -98,7 +101,7 @@ def answer(state: State, name: str) -> tuple[str, str]:
     kind, told, given = tried(do)
     left = differing(was, seen(models)) or differing(files, {**tree(state.at), **tree(state.runs)})
     if left:
-        fresh = tables.ready(state.shared)
+        fresh = ready(state.shared)
         vars(state).update(vars(fresh))
     if kind == "returned":
         return "silent", f"gives {short(repr(given), 100)}{'; ' + left if left else ''}"
@@ -139,4 +142,4 @@ OTHERS: dict[str, Callable[[State], Callable[[], Any]]] = {
 CASES = cases()
 
 if __name__ == "__main__":
-    session(options(__doc__).parse_args(), list(CASES), tables.ready, answer, tables.make)
+    session(options(__doc__).parse_args(), list(CASES), ready, answer, make)

@@ -160,14 +160,15 @@ class Worker:
     def run(self, name: str) -> Outcome:
         if self.process is None:
             self.start()
+        process: Any = self.process
         try:
             self.connection.send(name)
             if self.connection.poll(3 * LIMIT + GRACE):  # a case may try three things
                 return self.connection.recv()
             kind, told = "hang", "hears no signal"
         except (EOFError, OSError):
-            self.process.join(5)
-            kind, told = "died", f"exit code {self.process.exitcode}"
+            process.join(5)
+            kind, told = "died", f"exit code {process.exitcode}"
         self.stop()
         return Outcome(name, kind, f"{told}; {short(self.log.read_text(errors='replace')[-300:], 300)}")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -121,9 +121,6 @@ def attack(
     check_passages(text, "text")
     listed(suite)  # a wrong name is told before any model is opened
     subjects = opened({"after": model, "before": before, "never-knew": never_knew}, device, dtype)
-    for name, one in subjects.items():
-        if name != "after":
-            _match(name, one, subjects["after"])
     given = Given(facts.forget, facts.retain, tuple(text or ()), subjects.get("before"), prompts, seed, progress)
     chosen, left_out = possible_attacks(suite, given)
     settings = {
@@ -157,8 +154,18 @@ def attack(
 def opened(
     models: Mapping[str, Source | None], device: str | torch.device | None, dtype: str | None
 ) -> dict[str, TransformerBridge]:
-    """The models that are given, opened."""
-    return {name: load_to_ask(one, device=device, dtype=dtype) for name, one in models.items() if one is not None}
+    """The models that are given, opened.
+
+    Raises:
+        UserError: as `load_to_ask`; one that does not match the model after.
+    """
+    found = {}
+    for name, one in models.items():
+        if one is not None or name == "after":
+            found[name] = load_to_ask(cast(Source, one), device=device, dtype=dtype)
+            if name != "after":
+                _match(name, found[name], found["after"])
+    return found
 
 
 def finished(

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checking import checked
 from ..evaluation import resampled
 from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
@@ -36,6 +37,7 @@ class Attacks:
     frame: pd.DataFrame
     about: dict[str, Any]
 
+    @checked
     def summary(self, measure: str = "correct", *, by: str = "setting", **options: Any) -> pd.DataFrame:
         """Recall after each attack, worst and last step, beside the model that never knew: see `summarise_attacks`."""
         return summarise_attacks(self.frame, measure, by=by, **options)
@@ -48,6 +50,7 @@ class Attacks:
         """The first step at which recall is at `level` or above; NaN where it never is."""
         return steps_to_recover(self.frame, level)
 
+    @checked
     def plot(self, measure: str = "correct", *, by: str = "attack") -> go.Figure:
         """What came back under each attack, beside the model that never knew."""
         return plot_attacks(self.frame, measure, by=by)
@@ -56,6 +59,7 @@ class Attacks:
         """Recall by step, one line a setting; the never-knew model's dashed."""
         return plot_curve(self.frame, measure)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the frame and what made it into a folder.
 
@@ -67,6 +71,7 @@ class Attacks:
         return kept.path
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Attacks:
         """Open saved attacks.
 

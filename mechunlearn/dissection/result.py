@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checking import checked
 from ..evaluation import resampled
 from ..facts import PROMPTS
 from ..runs import RunFolder, read_finished, read_frame
@@ -62,16 +63,19 @@ class Dissection:
         """All of them by name, as they are kept."""
         return {name: getattr(self, name) for name in FRAMES}
 
+    @checked
     def summary(self, *, seed: int | None = None, **options: Any) -> pd.DataFrame:
         """Mean of ratios (the paper's score) and ratio of means per site and window: see `summarise_recovery`."""
         return summarise_recovery(self.frame, seed=self.about.get("seed", 0) if seed is None else seed, **options)
 
+    @checked
     def plot(self, metric: str = PAPER_METRIC, **options: Any) -> go.Figure:
         """Recovery by window, one line a site; layer × position maps where the dissection has positions."""
         if self.frame["position"].notna().any():
             return plot_positions(self.frame, metric, **options)
         return plot_recovery(self, metric, **options)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the frames and what made them into a folder.
 
@@ -83,6 +87,7 @@ class Dissection:
         return kept.path
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Dissection:
         """Open a saved dissection.
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checking import checked
 from ..facts import PROMPTS
 from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
@@ -36,6 +37,7 @@ class Evaluation:
     texts: pd.DataFrame
     about: dict[str, Any]
 
+    @checked
     def summary(self, by: Sequence[str] = ("role",), *, seed: int | None = None, **options: Any) -> pd.DataFrame:
         """Means group by group, with 95 % intervals: see `summarise_measures`, whose `options` these are.
 
@@ -55,10 +57,12 @@ class Evaluation:
         drawn = self.about["settings"]["seed"] if seed is None else seed
         return summarise_measures(self.frame, self.texts, by=by, seed=drawn, **options)
 
+    @checked
     def plot(self, by: Sequence[str] = ("role",)) -> go.Figure:
         """Every measure in a row of its own, one colour a group."""
         return plot_measures(self.summary(by), PROMPTS[self.about["settings"]["prompts"]])
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the frames and what made them into a folder: `frame.parquet`, `texts.parquet`, `run.json`.
 
@@ -70,6 +74,7 @@ class Evaluation:
         return kept.path
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Evaluation:
         """Open a saved evaluation.
 

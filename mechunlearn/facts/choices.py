@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from ..checking import checked
 from ..errors import UserError
 from .fact import Fact
 
@@ -27,6 +28,7 @@ class Choice:
     right: int
 
 
+@checked
 def multiple_choice(fact: Fact, *, options: int = 4, letters: bool = True, seed: int = 0) -> Choice:
     """Ask for a fact's answer among some of its distractors.
 

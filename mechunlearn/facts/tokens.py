@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..checking import checked
 from ..errors import UserError
 from .chat import check_rendering, opening
 from .fact import Fact, Template
@@ -80,6 +81,7 @@ class Tokens:
         return Tokens(ids, attention, change(self.predicts), change(self.answers), self.fact_ids)
 
 
+@checked
 def tokenize(
     facts: Facts | Sequence[Fact],
     tokenizer: PreTrainedTokenizerBase,
@@ -150,6 +152,7 @@ def check_length(name: str, text: str, tokenizer: PreTrainedTokenizerBase, conte
         )
 
 
+@checked
 def tokenize_texts(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,

@@ -127,6 +127,7 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
     return folder
 
 
+@checked
 def clone(model: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
     """An independent copy: the same weights, device, dtype and mode, no hooks; and the tokenizer, or another one.
 

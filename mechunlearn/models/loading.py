@@ -19,7 +19,7 @@ from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
 from .opening import open_checkpoint, open_tokenizer
-from .wrapping import unwrapped, wrap
+from .wrapping import check_numbers, unwrapped, wrap
 
 Source = str | Path | nn.Module
 """What every verb takes for a model; see `load`."""
@@ -149,6 +149,7 @@ def _bridge(
 ) -> TransformerBridge:
     if source.compatibility_mode:
         raise UserError("the bridge is in compatibility mode, which folds weights; load the model again without it")
+    check_numbers(str(source.cfg.model_name), source.original_model)
     if wanted.holds(source.original_model) and tokenizer in (None, source.tokenizer):
         return source
     return wanted.put(clone(source, tokenizer))

@@ -25,6 +25,27 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
             wrapped model gives other logits than the module.
     """
     architecture = type(module).__name__
+    check_numbers(name, module)
+    try:
+        plain = few_logits(module)
+    except Exception as error:  # a stranger's module: it may raise anything
+        raise UserError(f"{name}: {architecture} does not run ({type(error).__name__}: {error})") from error
+    try:
+        bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)
+    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{name}: TransformerLens cannot wrap {architecture}: {error}") from error
+    # The bridge's own set-up would swap the tokenizer for one that always adds BOS; facts keep to what it wants.
+    if tokenizer is not None:
+        bridge.tokenizer = tokenizer
+        bridge.cfg.tokenizer_prepends_bos = bool(start_tokens(tokenizer, None))
+    if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
+        raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
+    check_wrapped(name, module, plain)
+    return bridge.eval()
+
+
+def check_numbers(name: str, module: nn.Module) -> None:
+    """Raises UserError: parameters that are no floating-point numbers, or hold NaN or infinite ones."""
     for parameter_name, parameter in module.named_parameters():
         if parameter.is_meta:
             raise UserError(
@@ -38,19 +59,6 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, nam
             if parameter.dtype == torch.float16:
                 mend = "its numbers may be too large for float16: load it in float32 or bfloat16"
             raise UserError(f"{name}: {parameter_name} holds NaN or infinite values; {mend}")
-    plain = few_logits(module)
-    try:
-        bridge = build_bridge_from_module(module, architecture, hf_config=module.config, model_name=name)
-    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{name}: TransformerLens cannot wrap {architecture}: {error}") from error
-    # The bridge's own set-up would swap the tokenizer for one that always adds BOS; facts keep to what it wants.
-    if tokenizer is not None:
-        bridge.tokenizer = tokenizer
-        bridge.cfg.tokenizer_prepends_bos = bool(start_tokens(tokenizer, None))
-    if not hasattr(bridge, "blocks") or not any(slot.layer >= 0 for slot in slots(bridge)):
-        raise UserError(f"{name}: {architecture} has no decoder blocks that can be patched")
-    check_wrapped(name, module, plain)
-    return bridge.eval()
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -211,8 +211,8 @@ def check_run(path: Any, kind: str) -> None:
     """
     if path is None:
         return
-    if not isinstance(path, str | Path):
-        raise UserError(f"run must be a folder, not {path!r:.60}")
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise UserError(f"run must be the name of a folder, not {path!r:.60}")
     check_free(Path(path))
     if (Path(path) / "run.json").exists() and (found := read_run(path)["kind"]) != kind:
         raise UserError(f"{path}: holds a run of kind {found!r}, not {kind!r}; give a new folder")
@@ -221,7 +221,7 @@ def check_run(path: Any, kind: str) -> None:
 def check_free(path: Path) -> None:
     """Raises UserError: something else than a run lies where a run is to be kept."""
     try:
-        if "\0" in str(path):
+        if b"\0" in str(path).encode("utf-8"):
             raise ValueError("a name holds no zero byte")
         if any(one.exists() and not one.is_dir() for one in (path, *path.parents)):
             raise UserError(f"{path}: is a file, or lies below one; give a folder for the run")
@@ -231,7 +231,7 @@ def check_free(path: Path) -> None:
     except (OSError, ValueError) as error:  # a name that is too long, or no name at all
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{named(path)!r}: cannot be a folder for a run ({error.args[-1]})") from error
+        raise UserError(f"{named(path)!a}: cannot be a folder for a run ({error.args[-1]})") from error
 
 
 def _other(theirs: Any, ours: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ..checking import checked
 from ..errors import UserError
 from .catalogue import METHODS
 from .loop.budget import Budget
@@ -37,6 +38,7 @@ def method_of(source: object) -> Method | Layered:
     raise UserError(f"method must be one with its settings, such as NPO(), or a name, not {source!r:.60}")
 
 
+@checked
 def configure(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """The method of that name, its defaults changed by `settings`.
 

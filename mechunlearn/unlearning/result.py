@@ -12,6 +12,7 @@ import torch
 from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..facts import PROMPTS
 from ..models import load, save
 from ..runs import RunFolder, check_files, read_finished, read_frame
@@ -45,6 +46,7 @@ class Unlearning:
     about: dict[str, Any]
     stages: tuple[TransformerBridge | Path, ...]
 
+    @checked
     def summary(self) -> pd.DataFrame:
         """What was measured of the model before and of the model after: recall, and general text where there was some.
 
@@ -56,10 +58,12 @@ class Unlearning:
         ends = pd.DataFrame([self.frame.iloc[0], kept_row(self.frame, self.about)])
         return ends.assign(model=["before", "after"])[["model", "step", *names]].infer_objects().reset_index(drop=True)
 
+    @checked
     def plot(self) -> Figure:
         """Recall and disruption over the steps."""
         return plot(self.frame, self.about)
 
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Write the run as a run folder: `run.json`, `frame.parquet`, the checkpoints `model/` and `stages/1/model/`, …
 
@@ -77,6 +81,7 @@ class Unlearning:
         return kept.path
 
     @classmethod
+    @checked
     def load(
         cls, folder: str | Path, *, device: str | torch.device | None = None, dtype: str | None = None
     ) -> Unlearning:
