@@ -43,7 +43,7 @@ def checked(verb: Callable[Given, Found]) -> Callable[Given, Found]:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             hint = _hints(verb).get(name)
             if hint is not None and not (name in OPENED and str in get_args(hint)) and not fits(value, hint):
-                raise UserError(f"{verb.__name__}: {name} must be {words(hint)}, not {shown(value)}")
+                raise UserError(f"{verb.__qualname__}: {name} must be {words(hint)}, not {shown(value)}")
         return verb(*args, **kwargs)
 
     return whole

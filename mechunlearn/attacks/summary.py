@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import UserError
+from ..checking import checked
+from ..errors import UserError, check_whole
 from ..evaluation import MEASURES, are_long, clusters_of, count_clusters, difference_interval, mean_interval
 
 OUTCOMES = {
@@ -62,6 +63,7 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
     return found[["attack", "setting", "model", "fact", "value", "step", "last"]].reset_index(drop=True)
 
 
+@checked
 def summarise_attacks(
     frame: pd.DataFrame,
     measure: str = "correct",
@@ -94,6 +96,7 @@ def summarise_attacks(
     near = frame[(frame["role"] == "near") & (frame["model"] == "after")]
     near = near.groupby(["attack", "setting", "fact"])[measure].mean().groupby(["attack", "setting"]).mean()
     clusters = clusters_of(frame[frame["role"] == "forget"], cluster)
+    check_whole("resamples", resamples, 1)
     options = {"share": _is_share(measure), "level": level, "resamples": resamples, "seed": seed}
     keys = ["attack"] if by == "attack" else ["attack", "setting"]
     return pd.DataFrame([_row(rows, start, near, clusters, options) for _, rows in found.groupby(keys, sort=False)])
@@ -122,6 +125,7 @@ def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subj
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n", "n_clusters"])
 
 
+@checked
 def steps_to_recover(frame: pd.DataFrame, level: float = 0.5, measure: str = "correct") -> pd.DataFrame:
     """The first step whose mean is at `level` or above (NaN: none): `attack, setting, model, step`."""
     found = curve(frame, measure)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..facts import Facts, Template, Tokens, tokenize
 from ..models import Source, compare, load_to_ask, matched
 from ..models.forward import record
@@ -20,6 +21,7 @@ from .vocabulary import value_vectors
 FACTS_AT_ONCE = 32
 
 
+@checked
 @torch.no_grad()
 def neuron_changes(
     before: Source,

@@ -11,10 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..checking import checked
 from ..errors import UserError
 from ..models import Source, load, slots
 
 
+@checked
 @torch.no_grad()
 def promoted(model: Source, layer: int, neurons: int | Iterable[int], k: int = 10, *, sign: int = 1) -> pd.DataFrame:
     """The tokens whose logits a neuron raises most where its coefficient is positive.

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from ..errors import UserError
+from ..checking import checked
+from ..errors import UserError, check_whole
 from ..evaluation import bootstrap_interval, clusters_of, count_clusters, facts_of
 
 KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "position", "metric"]
@@ -39,6 +40,7 @@ class _ByFact(NamedTuple):
     baseline: Float[np.ndarray, "group fact"]
 
 
+@checked
 def summarise_recovery(
     frame: pd.DataFrame, *, cluster: str = "subject", level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
@@ -82,6 +84,7 @@ def summarise_recovery(
     result["n_undefined"] = facts.asked.sum(axis=1) - result["n"]
     result["n_clusters"] = 0
     result[ESTIMATES] = np.nan
+    check_whole("resamples", resamples, 1)
     options = {"level": level, "resamples": resamples, "seed": seed}
     for rows, columns in _same_facts(facts.defined):
         labels = clusters.to_numpy()[columns]

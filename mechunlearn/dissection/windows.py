@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import UserError
+from ..checking import checked, fits, shown
+from ..errors import UserError, check_whole
 
 Window = tuple[int, int]
 
@@ -29,10 +30,10 @@ Windows = Family | str | Iterable[Family | str | Window] | None
 """What `dissect(windows=)` and `plot(windows=)` take: families, their names, (first, last) pairs, or any of these."""
 
 
+@checked
 def sliding(width: int = 5) -> Family:
     """One window around each layer, clipped at the ends."""
-    if width < 1:
-        raise UserError(f"sliding({width}): a window has at least one layer")
+    check_whole("the width of a sliding window", width, 1)
     below, above = (width - 1) // 2, width // 2
 
     def rule(n_layers: int) -> list[Window]:
@@ -67,7 +68,10 @@ def given(windows: Iterable[Window]) -> Family:
     Raises:
         UserError: a window that is empty, reversed, or outside the model.
     """
-    chosen = [(int(first), int(last)) for first, last in windows]
+    held = list(windows) if isinstance(windows, Iterable) else [windows]
+    if not held or not all(fits(window, Window) for window in held):
+        raise UserError(f"windows must be pairs of whole numbers like (0, 4), not {shown(windows)}")
+    chosen = [(int(first), int(last)) for first, last in held]
 
     def rule(n_layers: int) -> list[Window]:
         for first, last in chosen:

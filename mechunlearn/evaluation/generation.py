@@ -14,10 +14,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from ..checking import checked
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from ..facts import Fact, Facts, Template, check_length, prompt_tokens
 from ..models import hf
-from ..models.forward import check_ids, measuring
+from ..models.forward import check_batch_size, check_ids, measuring
 from ..models.properties import context_of, device_of, tokenizer_of
 from ..undoing import as_found
 
@@ -48,6 +48,8 @@ def greedy_answers(
         UserError: a model without a tokenizer; a prompt that leaves no room for an answer in the context, or holds a
             token beyond the embedding.
     """
+    check_whole("max_new_tokens", max_new_tokens, 1)
+    check_batch_size(batch_size)
     tokenizer = tokenizer_of(model)
     template = template or (facts.template if isinstance(facts, Facts) else Template())
     groups: dict[int, list[int]] = defaultdict(list)

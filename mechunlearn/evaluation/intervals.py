@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ..checking import check_number, checked
 from ..errors import UserError, check_whole
 
 
@@ -57,6 +58,7 @@ def bootstrap_interval(
     """
     _check_level(level)
     check_whole("resamples", resamples, 1)
+    check_whole("seed", seed, 0)
     top = _checked("values", values)
     bottom = np.ones_like(top) if over is None else _checked("over", over)
     shape = np.shape(values)
@@ -75,6 +77,7 @@ def bootstrap_interval(
     return _as_given(low, high, shape)
 
 
+@checked
 def share_interval(values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95) -> tuple[Any, Any]:
     """Wilson's score interval of a share, of as many independent outcomes as the clusters are worth.
 
@@ -192,13 +195,17 @@ def _as_given(
 
 
 def _check_level(level: float) -> None:
+    check_number("level", level)
     if not 0 < level < 1:
         raise UserError(f"level must lie between 0 and 1, not {level}")
 
 
 def _checked(name: str, values: ArrayLike) -> Float[np.ndarray, "group fact"]:
     """As a matrix, all leading axes as one."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} must be numbers ({error})") from None
     if not array.shape or not array.shape[-1]:
         raise UserError(f"an interval needs at least one of {name}")
     if not np.isfinite(array).all():

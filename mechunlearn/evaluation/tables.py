@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import UserError
+from ..checking import checked
+from ..errors import UserError, check_whole
 from .clusters import clusters_of
 from .intervals import bootstrap_interval, count_clusters, difference_interval, mean_interval
 from .measures import MEASURES, TEXT
@@ -22,6 +23,7 @@ def check_groups(by: Sequence[str]) -> None:
         raise UserError(f"facts cannot be grouped by {unknown or 'nothing'}; group by any of {', '.join(LABELS)}")
 
 
+@checked
 def summarise_measures(
     facts: pd.DataFrame | None,
     texts: pd.DataFrame | None = None,
@@ -51,6 +53,7 @@ def summarise_measures(
         UserError: `by` names no fields of facts; a value that is infinite; as `clusters_of`.
     """
     check_groups(by)
+    check_whole("resamples", resamples, 1)
     options = {"level": level, "resamples": resamples, "seed": seed}
     rows = [] if facts is None else list(_fact_rows(facts, by, cluster, options))
     rows += [] if texts is None else list(_text_rows(texts, len(by) - 1, options))
@@ -76,6 +79,7 @@ def _text_rows(texts: pd.DataFrame, n_empty: int, options: dict[str, Any]) -> It
         yield ["text", *[None] * n_empty, measure, total.sum() / count.sum(), *edges, len(count), len(count)]
 
 
+@checked
 def paired(
     first: pd.DataFrame,
     second: pd.DataFrame,
@@ -106,6 +110,7 @@ def paired(
         UserError: other facts, a fact twice, no measure in common; as `summarise_measures`.
     """
     check_groups(by)
+    check_whole("resamples", resamples, 1)
     for frame in (first, second):
         if (twice := frame["question"].duplicated()).any():
             raise UserError(f"question {frame['question'][twice].iloc[0]!r} is there twice; average it before")

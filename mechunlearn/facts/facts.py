@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import pandas as pd
 
+from ..checking import checked, shown as shown_value
 from ..errors import UserError
 from ..reading import named, there
 from ..showing import ROWS, shown
@@ -51,6 +52,7 @@ class Facts(Sequence[Fact]):
 
     formats = tuple(FORMATS)
 
+    @checked
     def __init__(
         self,
         items: Iterable[Fact],
@@ -59,6 +61,9 @@ class Facts(Sequence[Fact]):
         format: str = "own",
         template: Template | None = None,
     ) -> None:
+        items = tuple(items)
+        if strange := [item for item in items if not isinstance(item, Fact)]:
+            raise UserError(f"{name}: facts are Fact(prompt, answer) each, not {shown_value(strange[0])}")
         numbered = tuple(fact if fact.id else replace(fact, id=str(i)) for i, fact in enumerate(items))
         places: dict[str, int] = {}
         for place, fact in enumerate(numbered, start=1):
@@ -69,6 +74,7 @@ class Facts(Sequence[Fact]):
             object.__setattr__(self, field, value)
 
     @classmethod
+    @checked
     def read(
         cls,
         source: str | Path,
@@ -240,6 +246,7 @@ class Facts(Sequence[Fact]):
             fact for fact in self.items if all(getattr(fact, field) in any_of for field, any_of in allowed.items())
         )
 
+    @checked
     def with_answers(self, answers: Sequence[str]) -> Facts:
         """The same facts with these answers, one each.
 
@@ -250,6 +257,7 @@ class Facts(Sequence[Fact]):
             raise UserError(f"{self.name}: {len(answers)} answers for {len(self)} facts")
         return self.with_items(replace(fact, answer=text) for fact, text in zip(self.items, answers, strict=True))
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write JSON lines in the own format; a template other than the default becomes the first line."""
         rows: list[dict[str, Any]] = [] if self.template == Template() else [{"template": asdict(self.template)}]
@@ -262,6 +270,7 @@ class Facts(Sequence[Fact]):
         partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         partial.replace(path)
 
+    @checked
     def with_items(self, items: Iterable[Fact]) -> Facts:
         """Other facts under the same name, format and template."""
         return Facts(items, name=self.name, format=self.format, template=self.template)

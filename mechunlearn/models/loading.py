@@ -15,10 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checking import checked
 from ..errors import UserError
+from ..reading import there
 from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
-from .opening import open_checkpoint, open_tokenizer
+from .opening import BUILT_IN, open_checkpoint, open_tokenizer
 from .wrapping import check_numbers, unwrapped, wrap
 
 Source = str | Path | nn.Module
@@ -81,7 +82,9 @@ def load(
         raise UserError(f"{type(source).__name__}: a model is a name, a checkpoint folder, a module or a bridge")
     where = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module, found, name = open_checkpoint(source, wanted.dtype or torch.float32, revision, merge)
-    return wrap(Placement(where, None).put(module).eval(), tokenizer or found, name)
+    bridge = wrap(Placement(where, None).put(module).eval(), tokenizer or found, name)
+    bridge.cfg.model_name = called(name)
+    return bridge
 
 
 def load_to_ask(
@@ -97,6 +100,19 @@ def load_to_ask(
         name = model.cfg.model_name
         raise UserError(f"{name} has no tokenizer, so facts cannot be shown to it: give load(…, tokenizer=…)")
     return model
+
+
+def called(name: str) -> str:
+    """What a model is called in results: a folder by its own name, for where it lies is nobody's business.
+
+    The model of a run is called as the run (`runs/npo/model`: npo; `runs/npo/stages/1/model`: npo stage 1).
+    """
+    if name in BUILT_IN or not there(name):
+        return name
+    parts = [part for part in Path(name).resolve().parts if part != "model"]
+    if len(parts) > 2 and parts[-2] == "stages":
+        return f"{parts[-3]} stage {parts[-1]}"
+    return parts[-1]
 
 
 def _check_there(place: torch.device) -> None:

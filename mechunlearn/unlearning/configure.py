@@ -90,7 +90,7 @@ def make_budget(values: Mapping[str, Any] | float) -> Budget:
 
 def make_layered(inner: Method, values: Mapping[str, Any] | int) -> Layered:
     """Layers around a method; a number is that of the folds. Raises as `configure` does."""
-    if isinstance(values, Mapping) and "method" in values:
+    if isinstance(values, Mapping) and values.get("method", inner) != inner:
         raise UserError("layered has no setting 'method': the method to put layers around is given by itself")
     return changed(Layered(method=inner), values if isinstance(values, Mapping) else {"folds": values}, "layered")
 

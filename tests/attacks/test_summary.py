@@ -256,3 +256,17 @@ def test_wrong_wishes():
         curve(random_frame(0), "rouge")
     with pytest.raises(UserError, match="by setting or by attack"):
         summarise_attacks(random_frame(0), by="model")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_rows_moves_no_bound(seed):
+    """Without subjects each fact is resampled by itself, by its name and not by its place."""
+    frame = random_frame(seed)
+    frame = frame.drop(columns="subject", errors="ignore")
+    keys = ["attack", "setting"]
+    whole, mixed = (
+        summarise_attacks(some).sort_values(keys, ignore_index=True)
+        for some in (frame, frame.sample(frac=1, random_state=seed))
+    )
+    numbers = whole.select_dtypes("number").columns
+    np.testing.assert_allclose(whole[numbers].astype(float), mixed[numbers].astype(float), rtol=0, atol=1e-12)

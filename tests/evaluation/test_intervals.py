@@ -1,11 +1,12 @@
 """Intervals cover the truth as often as they say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
 from mechunlearn.errors import UserError
-from mechunlearn.evaluation import bootstrap_interval
+from mechunlearn.evaluation import bootstrap_interval, paired, summarise_measures
 
 RNG = np.random.default_rng(20)
 WORLDS, FACTS = 3000, 120
@@ -101,3 +102,23 @@ def test_what_cannot_be_averaged_is_refused(values, over, message):
 def test_senseless_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         bootstrap_interval([1.0, 2.0], **options)
+
+
+@pytest.mark.parametrize("subjects", [True, False])
+def test_the_order_of_facts_moves_no_bound(subjects):
+    """Resamples go by the facts' names: a frame that is read in another order says the same, in every summary."""
+    draw = np.random.default_rng(3)
+    n = 40
+    frame = pd.DataFrame({
+        "question": [f"f{n}#h0" for n in range(n)], "fact": [f"f{n}" for n in range(n)],
+        "subject": pd.array([f"s{n // 3}" if subjects else None for n in range(n)], dtype="string"),
+        "role": "forget", "recall": (draw.random(n) < 0.4).astype(float), "answer_logprob": draw.normal(size=n),
+    })  # fmt: skip
+    other = frame.assign(answer_logprob=draw.normal(size=n))
+    texts = pd.DataFrame({"tokens": pd.Series(dtype="int64")})
+    mixed = draw.permutation(n)
+    for summarise in (
+        lambda order: summarise_measures(frame.iloc[order], texts),
+        lambda order: paired(frame.iloc[order], other.iloc[order[::-1]]),
+    ):
+        pd.testing.assert_frame_equal(summarise(np.arange(n)), summarise(mixed), rtol=0, atol=1e-12)
