@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test studies notebooks check format benchmark clean
+.PHONY: demo test studies notebooks check format benchmark reliability clean
 
 demo: .venv/installed
 	$(BIN)/mechunlearn demo --out runs/demo
@@ -32,6 +32,12 @@ format: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/python analyses/benchmarks/sweep.py --json analyses/results/benchmark_sweep.json
 	$(BIN)/python analyses/benchmarks/unlearning_step.py --json analyses/results/benchmark_unlearning_step.json
+
+# What breaks it: interrupts, kills, two processes on one folder, large vocabularies, wrong input of every kind. An hour.
+HARD := interrupts kills pairs memory bad_lines bad_calls mutated_folders
+reliability: .venv/installed
+	for name in $(HARD); do \
+	  OMP_NUM_THREADS=1 $(BIN)/python analyses/reliability/$$name.py --json analyses/results/reliability_$$name.json; done
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechunlearn needs Python 3.11 or newer; try: make PYTHON=python3.11")'

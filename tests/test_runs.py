@@ -248,6 +248,14 @@ def test_a_lock_is_given_back_however_the_block_ends(tmp_path):
         assert folder is not None and not folder.finished
 
 
+def test_the_lock_of_one_who_died_at_the_very_end_is_cleared(tmp_path):
+    RunFolder(tmp_path, "kind", {}).finish({"found": 3}, frame=FRAME)
+    (tmp_path / ".lock").write_text("4711")
+    with begun(tmp_path, "kind", {}) as folder:
+        assert folder is not None and folder.finished
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_what_an_interruption_left_is_cleared_on_going_on(tmp_path):
     RunFolder(tmp_path, "kind", {})
     (tmp_path / "units").mkdir()

@@ -34,9 +34,7 @@ def begun(path: str | Path | None, kind: str, settings: Mapping[str, Any]) -> It
         return
     asked = RunFolder(path, kind, settings, begin=False)
     if asked.finished:
-        if (asked.path / NAME).exists():  # whoever finished it was interrupted right behind it
-            with suppress(UserError), locked(asked.path):
-                asked.tidy()
+        asked.leave()
         yield asked
         return
     made = asked.make()
@@ -107,6 +105,12 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be made: {error.strerror or error}") from error
         return missing
+
+    def leave(self) -> None:
+        """Away with the lock of whoever finished this and was interrupted right behind it."""
+        if (self.path / NAME).exists():
+            with suppress(UserError), locked(self.path):
+                self.tidy()
 
     def tidy(self) -> None:
         """Away with what was cut short while it was written."""

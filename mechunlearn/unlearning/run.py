@@ -133,6 +133,7 @@ def unlearn(
     known = None if run is None else RunFolder(run, "unlearning", made_with, begin=False)
     if known is not None and known.finished:
         Save(known.path).remove()  # where the run was interrupted at its very end
+        known.leave()
         return Unlearning.load(known.path, **_like(model))
 
     plain = not isinstance(method, Layered)
