@@ -115,7 +115,7 @@ NO_FRAME = (5, None, "x", [], pd.DataFrame(), pd.DataFrame({"a": [1]}), {"a": 1}
 NO_FOLDER = (5, None, "gone", b"x", "a\0b", LONG, True, [], Of("a file", lambda s: s.shared / "notes.txt"))
 NO_TARGET = (5, None, b"x", "a\0b", LONG, True, Of("a file", lambda s: s.shared / "notes.txt"),
              Of("foreign", lambda s: s.shared))  # fmt: skip
-TEXTS = (5, "ab", ["a"], ("",), (5,), (HALF,), None)
+TEXTS = (5, "ab", ["a"], ("",), (5,), (HALF,), None, ("a",) * 99 + (5,))
 TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "load": {"source": (*NO_MODEL, *BROKEN), "device": NO_DEVICE, "dtype": NO_DTYPE, "revision": (5, True, b"x"),
              "tokenizer": ("organism", 5, Of("a class", lambda s: type(s.tokenizer))), "merge": NO_FLAG},
@@ -137,7 +137,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "learning_rate": (0, -1, *NO_NUMBER), "optimizer": ("x", *NO_TEXT), "schedule": ("x", *NO_TEXT),
         "warmup": (None, *NO_WHOLE), "weight_decay": (-1, None, *NO_NUMBER), "clip": (0, -1, *NO_NUMBER),
         "accumulation": (3, *NO_COUNT), "precision": ("x", *NO_TEXT), "checkpointing": NO_FLAG,
-        "trainable": (5, [], [5], "", "nope", ["norms", None], "mlp_coefficients", "value_vectors[3]", b"norms",
+        "trainable": (5, [], [5], "", "nope", ["norms"] * 9 + [None], "mlp_coefficients", "value_vectors[3]", b"norms",
                       {"norms": 1}, True, "(", "norms,block"),
         "evaluate_every": NO_COUNT},
     "attack": COMMON | {
@@ -153,7 +153,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "evaluate": COMMON | {
         "model": (*NO_MODEL, *SOME, *UNASKABLE), "facts": (*NO_FACTS, NO_ANSWERS),
         "before": (*NO_MODEL[1:], *SOME), "template": NO_TEMPLATE, "letters": NO_FLAG,
-        "measures": ("x", "", [], [5], 5, ["recall", None], b"recall", True, {"recall"}, "text_loss", "rouge_l",
+        "measures": ("x", "", [], [5], 5, ["recall"] * 99 + [None], b"recall", True, {"recall"}, "text_loss", "rouge_l",
                      ["recall", "x"], {"recall": 1}, "recall,rank"),
         "options": (1, *NO_COUNT), "max_new_tokens": NO_COUNT},
     "evaluate choices": {"options": (1, 0, 10**9, *NO_WHOLE), "batch_size": NO_COUNT},
@@ -262,7 +262,8 @@ SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
     "prompts attack": {"frames": ((), "prefix", ("x",), (5,), 5, ("{prompt}{prompt}",)), "shots": NO_COUNT,
         "prefixes": ((0,), 1, (1.5,), ("x",), (True,))},
     "quantise attack": {"scheme": ("x", *NO_TEXT)},
-    "noise attack": {"scales": ((), (-1.0,), (NAN,), 0.1, ("x",), (True,), None), "draws": NO_COUNT},
+    "noise attack": {"scales": ((), (-1.0,), (NAN,), 0.1, ("x",), (True,), None, (0.1,) * 9 + ("x",)),
+                     "draws": NO_COUNT},
     "interpolate attack": {"shares": ((), (2.0,), (-0.1,), (NAN,), 0.5, ("x",), (True,))},
     "ablate attack": {"layers": (1, "12", (1.5,), (True,)), "onwards": NO_FLAG, "vector": ((0.0, 0.0), (NAN,), 5, "x",
         ())},

@@ -203,12 +203,12 @@ NO_FACTS = (None, 5, "", "gone.jsonl", [mu.Fact("a", "b")], [], {"prompt": "a"},
 NO_DEVICE = ("cuda", "cuda:7", "mps", "meta", "hpu", "", "x", 0, True, ["cpu"], torch.device("cuda:3"),
              torch.device("meta"), "cpu:-1", HALF)  # fmt: skip
 NO_DTYPE = ("int8", torch.float32, 32, "float8_e4m3fn", "", ["float32"], True)
-NO_PASSAGES = ("one text", b"bytes", 5, [1, 2], ["a", None], [""], [HALF], True, ["x " * 5_000_000],
+NO_PASSAGES = ("one text", b"bytes", 5, [1, 2], ["a b"] * 99 + [None], [""], [HALF], True, ["x " * 5_000_000],
                Of("a generator", lambda s: (t for t in ["a"])), [["a"]], np.array([1, 2]))  # fmt: skip
 NO_RUN = (5, "", b"x", ["run"], "a\0b", LONG, True, Of("a file", lambda s: s.shared / "notes.txt"),
           Of("below a file", lambda s: s.shared / "notes.txt" / "run"), HALF,
           Of("foreign", lambda s: s.shared))  # fmt: skip
-NO_SITES = (5, [], [5], "", "nope", ["norms", None], "mlp_coefficients+norms", {"norms": 1}, b"norms", True, NAN,
+NO_SITES = (5, [], [5], "", "nope", ["norms"] * 9 + [None], "mlp_coefficients+norms", {"norms": 1}, b"norms", True, NAN,
             ["norms", "nope"], "value_vectors[9999]", "blocks.99.hook_mlp_out", "(", {"norms"}, [["norms"]],
             "norms,block", Of("a generator", lambda s: (n for n in ["norms"])))  # fmt: skip
 NO_WINDOWS = (5, "", "x", [], [5], [(0,)], [(0, 1, 2)], [("a", "b")], (0, 3), [(1, 0)], [(-1, 2)], [(0, 99)],
