@@ -56,5 +56,5 @@ def test_windows_outside_the_model_are_refused(window):
 
 
 def test_a_window_has_a_layer():
-    with pytest.raises(UserError, match="at least one layer"):
+    with pytest.raises(UserError, match="width of a sliding window must be at least 1"):
         sliding(0)
