@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import cache, wraps
 from types import NoneType, UnionType
-from typing import Any, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from beartype import BeartypeConf
@@ -75,23 +75,29 @@ def check_number(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether the value is of this type; True is no number, and neither is one that is not finite."""
+    """Whether the value, with every item in it, is of this type; True is no number, nor is one that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if isinstance(value, tuple | list) and not all(_plain(part, hint) for part in value):
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return any(fits(value, kind) for kind in get_args(hint))
+    if isinstance(value, bool) and hint not in (bool, object, Any):
         return False
-    kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
-    if isinstance(value, bool) and not {bool, object, Any} & set(kinds):
+    if isinstance(value, tuple | list | dict) and not _items_fit(value, hint):  # beartype looks at one of them
         return False
     plain: Any = value.item() if isinstance(value, np.generic) else value
-    return bool(is_bearable(plain, cast(Any, hint), conf=TOWER))
+    return bool(is_bearable(plain, hint, conf=TOWER))
 
 
-def _plain(part: object, hint: Any) -> bool:
-    """Whether this part of a list may be there: True is no number in it, and what is not finite neither."""
-    if isinstance(part, float):
-        return math.isfinite(part)
-    return not isinstance(part, bool) or "bool" in str(hint) or "Any" in str(hint)
+def _items_fit(held: tuple[Any, ...] | list[Any] | dict[Any, Any], hint: Any) -> bool:
+    """Whether all items are of the types that a list, a tuple or a table of this type holds, where it says so."""
+    inner = get_args(hint)
+    if not inner:
+        return True
+    if isinstance(held, dict):
+        return all(fits(part, kind) for pair in held.items() for part, kind in zip(pair, inner, strict=False))
+    if get_origin(hint) is tuple and Ellipsis not in inner:
+        return len(held) == len(inner) and all(map(fits, held, inner))
+    return all(fits(part, inner[0]) for part in held)
 
 
 def words(hint: Any) -> str:

@@ -11,15 +11,10 @@ interrupted run folder is gone on with, and its frame compared with that of a ru
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import os
 import random
 import shutil
 import signal
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jobs import JOBS, Job, models
+from jobs import JOBS, Job, models, script
 
 import mechunlearn as mu
 from mechunlearn.undoing import undone
@@ -139,28 +134,12 @@ def session(count: int, seed: int, folder: Path) -> dict[str, Any]:
                 same = frame_of(CALLS[name](held, out)).equals(frame_of(whole[name]))
                 gone_on.append({"verb": name, "number": done, "same": bool(same)})
         shutil.rmtree(out, ignore_errors=True)
+    wrong = left + [one for one in gone_on if not one["same"]]
     return {
-        "interrupts": done, "by verb": dict(counts), "left something": left,
-        "calls that ended first": swallowed, "gone on": len(gone_on),
-        "gone on and not the same": [one for one in gone_on if not one["same"]],
+        "interrupts": done, "by verb": dict(counts), "calls that ended first": swallowed, "gone on": len(gone_on),
+        "wrong": wrong,
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--interrupts", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        found = session(options.interrupts, options.seed, Path(folder))
-    print(json.dumps({**found, "left something": len(found["left something"])}, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    sys.exit(bool(found["left something"] or found["gone on and not the same"]))
-
-
 if __name__ == "__main__":
-    main()
+    script(__doc__, "interrupts", 1500, session)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import logging
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 import mechunlearn as mu
 from mechunlearn.facts import organism_text
@@ -78,3 +83,22 @@ def _timeless(file: Path) -> bytes:
     if file.suffix == ".json" and file.parent.name == "units":
         return json.dumps({**json.loads(file.read_text(encoding="utf-8")), "digest": None}).encode()
     return file.read_bytes()
+
+
+def script(
+    does: str | None, what: str, count: int, session: Callable[[int, int, Path], dict[str, Any]], bad: str
+) -> None:
+    """The command line of a script: how many, by which seed, and where the figures go; fails where there is a `bad`."""
+    parser = argparse.ArgumentParser(description=does, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{what}", dest="count", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        found = session(options.count, options.seed, Path(folder))
+    print(json.dumps(found, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    sys.exit(bool(found["wrong"]))

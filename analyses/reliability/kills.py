@@ -8,23 +8,17 @@ of the time that it takes, gone on with and killed again, up to three times, the
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import os
 import random
 import shutil
 import signal
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from jobs import JOBS, ending, models
+from jobs import JOBS, ending, models, script
 
 KILLS_A_RUN = 3
 
@@ -81,24 +75,8 @@ def session(count: int, seed: int, folder: Path) -> dict[str, Any]:
             print(f"run {runs}, {name}: {'other files: ' + ', '.join(odd) if ended else 'does not end'}", flush=True)
         shutil.rmtree(out, ignore_errors=True)
         runs += 1
-    return {"kills": kills.total(), "runs": runs, "by verb": dict(kills), "not the same bytes": wrong}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=250)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        found = session(options.kills, options.seed, Path(folder))
-    print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    sys.exit(bool(found["not the same bytes"]))
+    return {"kills": kills.total(), "runs": runs, "by verb": dict(kills), "wrong": wrong}
 
 
 if __name__ == "__main__":
-    main()
+    script(__doc__, "kills", 250, session)

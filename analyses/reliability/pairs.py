@@ -8,20 +8,14 @@ but its result or one `UserError`, and the folder ends with the bytes of a run t
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import os
 import random
-import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-from jobs import JOBS, ending, models
+from jobs import JOBS, ending, models, script
 from kills import forked, to_its_end
 
 from mechunlearn.errors import UserError
@@ -66,21 +60,5 @@ def session(count: int, seed: int, folder: Path) -> dict[str, Any]:
     return {"pairs": count, "outcomes": dict(outcomes), "wrong": wrong}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        found = session(options.pairs, options.seed, Path(folder))
-    print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    sys.exit(bool(found["wrong"]))
-
-
 if __name__ == "__main__":
-    main()
+    script(__doc__, "pairs", 40, session)

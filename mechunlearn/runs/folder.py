@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checking import shown
 from ..errors import UserError
 from ..reading import named
 from .files import UNFINISHED, digest, discard, frame_bytes, read_frame, write_atomically, write_frame, write_json
@@ -78,7 +79,7 @@ class RunFolder:
     def _check(self, found: dict[str, Any]) -> None:
         for key, was, now in _other(found["settings"], self.settings):
             raise UserError(
-                f"{self.path}: holds a run of other settings ({key} was {_short(was)}, now {_short(now)}); "
+                f"{self.path}: holds a run of other settings ({key} was {shown(was)}, now {shown(now)}); "
                 "give a new folder, or the same settings to go on"
             )
         other = _other_versions(found["versions"])
@@ -260,10 +261,5 @@ def _first_odd(was: Any, now: Sequence[str]) -> str:
     """The first of two lists of parts that differs."""
     held = was if isinstance(was, list) else []
     place = next((n for n, pair in enumerate(zip_longest(held, now)) if pair[0] != pair[1]), 0)
-    names = [_short(list(parts)[place]) if place < len(parts) else "nothing" for parts in (held, now)]
+    names = [shown(list(parts)[place]) if place < len(parts) else "nothing" for parts in (held, now)]
     return f"{len(held)} parts where it would be {len(now)}; the first that differs was {names[0]} and is {names[1]}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

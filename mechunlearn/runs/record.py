@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checking import shown
 from ..errors import UserError
 from ..reading import named, read_text, there
 from .files import digest
@@ -36,7 +37,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     for field in ("settings", "versions", "about", "files"):
         content[field] = content.get(field) or {}
         if not isinstance(content[field], dict):
-            raise UserError(f"{path}: field {field!r} must be a table of names and values, not {content[field]!r:.60}")
+            raise UserError(f"{path}: field {field!r} must be a table of names and values, not {shown(content[field])}")
     if not isinstance(content["about"].get("settings", {}), dict):
         raise UserError(f"{path}: field 'about.settings' must be a table of names and values")
     return content
@@ -50,7 +51,7 @@ def read_finished(folder: str | Path, kind: str, what: str) -> dict[str, Any]:
     """
     run = read_run(folder)
     if run["kind"] != kind:
-        raise UserError(f"{folder}: holds a run of kind {run['kind']!r}, not {what}")
+        raise UserError(f"{folder}: holds a run of kind {shown(run['kind'])}, not {what}")
     if not run["about"]:
         raise UserError(f"{folder}: the run is not finished; run the same call again to go on")
     check_files(folder, run, frames=True)

@@ -13,6 +13,7 @@ from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
+from ..errors import check_whole
 from ..facts import PROMPTS
 from ..models import load, save
 from ..runs import RunFolder, check_files, read_finished, read_frame
@@ -92,11 +93,7 @@ class Unlearning:
         """
         run = read_finished(folder, "unlearning", "of unlearning")
         check_files(folder, run)
-        about, folder = run["about"], Path(folder)
-        count = about.pop("stages", 0)
-        stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
-        model = load(folder / "model", device=device, dtype=dtype)
-        return cls(model, read_frame(folder / "frame.parquet", NEEDED), about, tuple(stages))
+        return opened(Path(folder), run["about"], device=device, dtype=dtype)
 
     @property
     def _layered(self) -> bool:
@@ -122,3 +119,12 @@ def cleared(folder: Path) -> Path:
     """An interrupted run may have saved its model without coming to say so."""
     shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+def opened(folder: Path, about: dict[str, Any], *, device: str | torch.device | None, dtype: str | None) -> Unlearning:
+    """What a finished run folder holds, whose files are known to be as they were written."""
+    count = about.pop("stages", 0)
+    check_whole(f"{folder / 'run.json'}: stages", count, 0)
+    stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
+    model = load(folder / "model", device=device, dtype=dtype)
+    return Unlearning(model, read_frame(folder / "frame.parquet", NEEDED), about, tuple(stages))

@@ -26,7 +26,7 @@ from .loop.stage import Outcome, Stage
 from .method import Method
 from .methods.layered import Layered
 from .options import Options
-from .result import Unlearning, cleared
+from .result import Unlearning, cleared, opened
 from .settings import measured_settings, run_settings
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def unlearn(
     if known is not None and known.finished:
         Save(known.path).remove()  # where the run was interrupted at its very end
         known.leave()
-        return Unlearning.load(known.path, **_like(model))
+        return opened(known.path, read_run(known.path)["about"], **_like(model))
 
     plain = not isinstance(method, Layered)
     stages = plan(model, layered, forget, retain, text, retain_text, options, plain)
