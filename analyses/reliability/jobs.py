@@ -85,10 +85,8 @@ def _timeless(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def script(
-    does: str | None, what: str, count: int, session: Callable[[int, int, Path], dict[str, Any]], bad: str
-) -> None:
-    """The command line of a script: how many, by which seed, and where the figures go; fails where there is a `bad`."""
+def script(does: str | None, what: str, count: int, session: Callable[[int, int, Path], dict[str, Any]]) -> None:
+    """The command line of a script: how many, by which seed, and where the figures go; fails where any is wrong."""
     parser = argparse.ArgumentParser(description=does, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(f"--{what}", dest="count", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
