@@ -1,4 +1,4 @@
-"""What `bad_calls.py` and `mutated_folders.py` share: cases in two processes, a watchdog, a bound on memory, a summary.
+"""What `bad_lines.py`, `bad_calls.py` and `mutated_folders.py` share: cases in two processes, a watchdog, a bound on memory, a summary.
 
 A case ends well, or in one of these: `defect` (an exception that is no UserError), `hang` (no end in time), `died` (the
 process ended), `silent` (bad input was accepted), `left` (files or a model's state were changed), `poor` (the message).
@@ -217,7 +217,7 @@ def run_all(names: Sequence[str], make: Ready | None, ready: Ready, answer: Answ
 
 
 def options(told: str | None) -> argparse.ArgumentParser:
-    """What both scripts can be told."""
+    """What the scripts can be told."""
     parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose names hold this")
     parser.add_argument("--list", action="store_true", help="names of the cases")
