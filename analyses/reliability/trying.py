@@ -1,4 +1,4 @@
-"""What `bad_lines.py`, `bad_calls.py` and `mutated_folders.py` share: cases in two processes, a watchdog, a bound on memory, a summary.
+"""What three scripts of bad input share: cases in two processes, a watchdog, a bound on memory, a summary.
 
 A case ends well, or in one of these: `defect` (an exception that is no UserError), `hang` (no end in time), `died` (the
 process ended), `silent` (bad input was accepted), `left` (files or a model's state were changed), `poor` (the message).

@@ -154,6 +154,23 @@ def test_hostile_texts_stay_texts_under_every_patch(page) -> None:
     assert "owned" not in page.title()
 
 
+@pytest.mark.slow
+def test_hostile_texts_do_nothing_without_the_policy_either(browser, file: Path, tmp_path: Path) -> None:
+    """The policy is a second wall: with it taken out of the page, what users wrote is still nothing but text."""
+    source = file.read_text(encoding="utf-8")
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
+    assert len(bare) < len(source)
+    (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
+    page, noise = opened(browser, tmp_path / "bare.html")
+    test_hostile_texts_stay_texts_under_every_patch(page)
+    for summary in page.locator("details > summary").all():
+        summary.evaluate("it => it.parentElement.open = true")
+    page.wait_for_timeout(500)
+    assert page.evaluate("typeof window.owned") == "undefined"
+    assert [line for line in noise if not line.startswith("request: file:")] == []
+    assert len(noise) == 1  # the page itself
+
+
 def test_other_tables_can_be_sorted_too(page) -> None:
     table = page.locator("#answer table.numbers").first
     table.locator("thead button").nth(2).click()
