@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -16,14 +18,15 @@ from ..facts import Tokens
 from ..models import slots
 from ..models.forward import record
 from ..sites import resolve
-from .metrics import distances
-from .patches import Arm, Patch, writing
+from .metrics import Reference, distances
+from .patches import Arm, Passes, Patch, writing
 from .sweep import Sweep
 
 BOTH, OUTPUTS = "mlp_coefficients+attention_output", "mlp_output+attention_output"
 TOLERANCE = 1e-3
 # With coefficients and attention given everywhere, the prediction still passes through these of the recipient's.
 REMAINDER = ("value_vectors", "norms", "embedding", "final_norm", "unembedding", "other")
+REACH = "share of facts"  # in place of a metric: how many facts a patch moves at all
 COLUMNS = ["control", "site", "metric", "expected", "measured", "tolerance", "passed"]
 
 
@@ -35,16 +38,22 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     others. Recoveries are ratios of means over the facts whose denominator lies above the noise floor.
     """
     found: dict[Control, list[Measured]] = {}
+    reach: dict[str, list[Tensor]] = {}
     for some in sweep.planned(tokens, len(tokens)):  # as many facts at a time as their logits allow
-        for control, measured in _of_facts(sweep, tokens[some].trim()):
+        these = tokens[some].trim()
+        passes, reference = sweep.record(these)
+        for control, measured in _of_facts(sweep, passes, reference):
             found.setdefault(control, []).append(measured)
-    rows: list[dict[str, object]] = []
-    for control, parts in found.items():
-        for metric, value in _recoveries(parts, floor).items():
-            passed = None if control.expected is None or np.isnan(value) else abs(value - control.expected) <= TOLERANCE
-            tolerance = None if control.expected is None else TOLERANCE
-            told = [control.name, control.site, metric, control.expected, value, tolerance, passed]
-            rows.append(dict(zip(COLUMNS, told, strict=True)))
+        for site in _activation_sites(sweep):
+            reach.setdefault(site, []).append(_moved(sweep, site, passes, reference, floor))
+    rows = [
+        _row(control, metric, value)
+        for control, parts in found.items()
+        for metric, value in _recoveries(parts, floor).items()
+    ]
+    for site, moved in reach.items():
+        control = Control("patched with noise, all layers: every fact must move", site, 1.0)
+        rows.append(_row(control, REACH, float(torch.cat(moved).double().mean())))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -63,11 +72,22 @@ class Measured(NamedTuple):
     baseline: dict[str, Tensor]
 
 
-def _of_facts(sweep: Sweep, tokens: Tokens) -> Iterator[tuple[Control, Measured]]:
-    """Every control on these facts."""
+def _row(control: Control, metric: str, value: float) -> dict[str, object]:
+    expected = control.expected
+    passed = None if expected is None or np.isnan(value) else abs(value - expected) <= TOLERANCE
+    tolerance = None if expected is None else TOLERANCE
+    told = [control.name, control.site, metric, expected, value, tolerance, passed]
+    return dict(zip(COLUMNS, told, strict=True))
+
+
+def _activation_sites(sweep: Sweep) -> list[str]:
+    return sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"})
+
+
+def _of_facts(sweep: Sweep, passes: Passes, reference: Reference) -> Iterator[tuple[Control, Measured]]:
+    """Every control on these facts whose right value is a recovery."""
     model, patcher = sweep.recipient, sweep.patcher
     last = model.cfg.n_layers - 1
-    passes, reference = sweep.record(tokens)
     plain = distances(reference, passes.plain[None])
 
     def of(logits: Tensor, against: dict[str, Tensor] = plain) -> Measured:
@@ -75,7 +95,7 @@ def _of_facts(sweep: Sweep, tokens: Tokens) -> Iterator[tuple[Control, Measured]
 
     empty, _ = patcher.run([Arm(0)], passes, control=True)
     yield Control("empty window: nothing is patched", "none", 0.0), of(empty)
-    for site in sorted({patch.site.name for patch in sweep.chosen if patch.site.kind == "activation"}):
+    for site in _activation_sites(sweep):
         own, against = patcher.itself(Patch(resolve(site, model), 0, last), passes)
         control = Control("patched with its own activations, all layers", site, 0.0)
         yield control, of(own, distances(reference, against))
@@ -93,6 +113,31 @@ def _of_facts(sweep: Sweep, tokens: Tokens) -> Iterator[tuple[Control, Measured]
     logits, _ = patcher.run([patcher.restoring(rest, above=arm)], passes)
     name = "all layers at once, and all parameters outside attention and MLP keys"
     yield Control(name, whole.site.name, 1.0), of(logits)
+
+
+def _moved(
+    sweep: Sweep, site: str, passes: Passes, reference: Reference, floor: dict[str, float]
+) -> Bool[Tensor, " fact"]:
+    """Whether noise at the site's places, in all layers, moves what is scored of each fact by more than the floor.
+
+    Where it does not, no patch there could have brought anything back, and 0 would say nothing about the models.
+    """
+    model = sweep.recipient
+    patch = Patch(resolve(site, model), 0, model.cfg.n_layers - 1)
+    trace = record(model, passes.own.tokens, patch.hooks)
+    generator = torch.Generator().manual_seed(0)
+    noisy = {hook: _with_noise(value, generator) for hook, value in trace.saved.items()}
+    arm = writing(patch, replace(trace, saved=noisy), passes.where)
+    logits, _ = sweep.patcher.run([arm, Arm(arm.start)], passes, control=True)
+    unpatched = replace(reference, logits=logits[1])
+    return distances(unpatched, logits[:1])["mse"][0] > floor["mse"]
+
+
+def _with_noise(value: Tensor, generator: torch.Generator) -> Tensor:
+    """The values, and as much again of noise; of values that are all the same, noise of 1."""
+    size = value.float().std() if value.numel() > 1 else value.new_zeros(())
+    noise = torch.randn(value.shape, generator=generator).to(value.device, value.dtype)
+    return value + noise * torch.where(size > 0, size, torch.ones_like(size)).to(value.dtype)
 
 
 def _recoveries(parts: Sequence[Measured], floor: dict[str, float]) -> dict[str, float]:

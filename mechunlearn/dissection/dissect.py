@@ -140,7 +140,8 @@ def dissect(
     with begun(run, "dissection", settings) as folder:
         if folder is not None and folder.finished:
             return Dissection.load(folder.path)
-        drawn = sorted(np.random.default_rng(seed).permutation(len(tokens))[:CONTROL_FACTS].tolist())
+        order = np.random.default_rng(seed).permutation(len(tokens))
+        drawn = sorted(order[has.numpy()[order]][:CONTROL_FACTS].tolist())
         with in_single(before, after):
             for model in (before, after):
                 check_replay(model, tokens.to(at))

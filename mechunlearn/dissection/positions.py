@@ -71,7 +71,7 @@ def reached(positions: Where, tokens: Tokens) -> Bool[Tensor, " fact"]:
     """Which facts have any of the positions.
 
     Raises:
-        UserError: one of them lies outside every fact.
+        UserError: one of them lies outside every fact, or no fact has any.
     """
     if not isinstance(positions, str):
         longest = int(_ends(tokens).max())
@@ -82,7 +82,12 @@ def reached(positions: Where, tokens: Tokens) -> Bool[Tensor, " fact"]:
                     f"that predicts its answer, 0 to {longest - 1}, or -1 to {-longest} from there back"
                 )
     where = mask(positions, tokens)
-    return torch.ones(len(tokens), dtype=torch.bool) if where is None else where.any(1).cpu()
+    has = torch.ones(len(tokens), dtype=torch.bool) if where is None else where.any(1).cpu()
+    if not has.any():
+        raise UserError(
+            f"positions {positions!r}: no question has a token there, so nothing would be patched; a longer prompt has"
+        )
+    return has
 
 
 def rule(positions: Where, has: Bool[Tensor, " fact"]) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mechunlearn import Fact, Facts, dissect
 from mechunlearn.dissection.positions import chosen, mask, reached, rule
@@ -116,3 +117,23 @@ def test_what_is_no_position_is_named(given, said):
 
 def test_numpy_integers_are_positions():
     assert chosen(np.array([0, -1])) == [0, -1]
+
+
+def test_a_patch_that_reaches_nothing_is_told_from_one_that_brings_nothing_back(pair):
+    """In the last layer, before the position that predicts the answer, the output of the MLP goes nowhere."""
+    config = tiny("llama").config.to_dict() | {"num_hidden_layers": 1}
+    torch.manual_seed(0)
+    one_layer = load(AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)), tokenizer=pair[0].tokenizer)
+    both = one_layer, changed(one_layer, lambda slot: slot.layer >= 0)
+    options = {"sites": ["mlp_output", "residual"], "windows": "single", "progress": False}
+    for positions, share in (("prompt", 0.0), ("answer", 1.0), ("all", 1.0)):
+        controls = dissect(*both, FACTS, positions=positions, **options).controls
+        reach = controls[controls["metric"] == "share of facts"].set_index("site")
+        assert reach["measured"].to_dict() == {"mlp_output": share, "residual": 1.0}
+        assert reach["passed"].to_dict() == {"mlp_output": bool(share), "residual": True}
+
+
+def test_facts_without_a_place_are_no_control_facts_and_all_of_them_are_refused(pair):
+    short = FACTS.with_items([fact for fact in FACTS if " " not in fact.prompt])
+    with pytest.raises(UserError, match="no question has a token there"):
+        dissect(*pair, short, sites="residual", windows="single", positions="prompt", progress=False)
