@@ -13,7 +13,7 @@ class UserError(ValueError):
 def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
     """Raises UserError: not a whole number from `least` to `most`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise UserError(f"{name} must be a whole number, not {value!r}")
+        raise UserError(f"{name} must be a whole number, not {value!r:.60}")
     if int(value) < least:
         raise UserError(f"{name} must be at least {least}, not {value}")
     if int(value) > most:

@@ -42,10 +42,12 @@ class Attacks:
         """Recall after each attack, worst and last step, beside the model that never knew: see `summarise_attacks`."""
         return summarise_attacks(self.frame, measure, by=by, **options)
 
+    @checked
     def curve(self, measure: str = "correct") -> pd.DataFrame:
         """Recall step by step of the attacks that go in steps."""
         return curve(self.frame, measure)
 
+    @checked
     def steps_to_recover(self, level: float = 0.5) -> pd.DataFrame:
         """The first step at which recall is at `level` or above; NaN where it never is."""
         return steps_to_recover(self.frame, level)
@@ -55,6 +57,7 @@ class Attacks:
         """What came back under each attack, beside the model that never knew."""
         return plot_attacks(self.frame, measure, by=by)
 
+    @checked
     def plot_curve(self, measure: str = "correct") -> go.Figure:
         """Recall by step, one line a setting; the never-knew model's dashed."""
         return plot_curve(self.frame, measure)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checking import checked
+from ..checking import check_frame, check_number, checked
 from ..errors import UserError, check_whole
 from ..evaluation import MEASURES, are_long, clusters_of, count_clusters, difference_interval, mean_interval
 
@@ -17,8 +17,10 @@ OUTCOMES = {
     "token_recall": "exact_memorisation",
 }  # by the names that evaluation gives them
 ANY = "any of these"
-KEYS = ("attack", "setting", "part", "step", "model", "fact", "question", "role", "fold")
-NEEDED = [*KEYS, "correct", "probability", "helped", "broke"]
+NEEDED: dict[str, Any] = {  # columns of the attacks' frame, and what they hold
+    "attack": str, "setting": str, "part": str, "step": int, "model": str, "fact": str, "question": str,
+    "role": str | None, "fold": int | None, "correct": float, "probability": float, "helped": bool, "broke": str,
+}  # fmt: skip
 
 
 def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setting") -> pd.DataFrame:
@@ -40,9 +42,9 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
         `attack, setting, model, fact, value` (worst step), `step` (the worst, mean over parts), `last`.
 
     Raises:
-        UserError: unknown measure or `by`.
+        UserError: unknown measure or `by`; `frame` is no frame of attacks.
     """
-    _check(measure)
+    _check(frame, measure)
     if by not in ("setting", "attack"):
         raise UserError(f"summary by {by!r}: it is by setting or by attack")
     asked = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
@@ -102,6 +104,7 @@ def summarise_attacks(
     return pd.DataFrame([_row(rows, start, near, clusters, options) for _, rows in found.groupby(keys, sort=False)])
 
 
+@checked
 def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subject", seed: int = 0) -> pd.DataFrame:
     """Recall step by step of the attacks that go in steps.
 
@@ -109,9 +112,9 @@ def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subj
         `attack, setting, model, step, value, low, high, n, n_clusters`; intervals as in `summarise_attacks`.
 
     Raises:
-        UserError: unknown measure; as `clusters_of`.
+        UserError: unknown measure; `frame` is no frame of attacks; as `clusters_of`.
     """
-    _check(measure)
+    _check(frame, measure)
     forget = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
     keys = ["attack", "setting", "model", "step"]
     stepped = forget[forget.groupby(keys[:2])["step"].transform("max") > 0]
@@ -128,6 +131,7 @@ def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subj
 @checked
 def steps_to_recover(frame: pd.DataFrame, level: float = 0.5, measure: str = "correct") -> pd.DataFrame:
     """The first step whose mean is at `level` or above (NaN: none): `attack, setting, model, step`."""
+    check_number("level", level, least=0, most=1)
     found = curve(frame, measure)
     keys = ["attack", "setting", "model"]
     reached = found[found["value"] >= level].groupby(keys, sort=False)["step"].min()
@@ -172,9 +176,13 @@ def _strongest(found: pd.DataFrame, unattacked: dict[str, pd.Series]) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def _check(measure: str) -> None:
+def _check(frame: pd.DataFrame, measure: str) -> None:
+    """Raises UserError: no such measure; not a frame of attacks, or one in which nothing was attacked."""
     if measure not in OUTCOMES:
         raise UserError(f"no measure {measure!r}; measures are {', '.join(OUTCOMES)}")
+    check_frame("the frame of attacks", frame, NEEDED | {measure: float})
+    if not ((frame["model"] == "after") & (frame["role"] == "forget") & (frame["attack"] != "none")).any():
+        raise UserError("the frame of attacks has no row of a forget fact under an attack: there is nothing to tell")
 
 
 def _is_share(measure: str) -> bool:

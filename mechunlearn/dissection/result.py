@@ -20,14 +20,20 @@ from .plotting.maps import plot_positions
 from .plotting.recovery import plot_recovery
 from .summary import NEEDED, summarise_recovery
 
-FRAMES = {  # the frames of a dissection, and the columns that each must have
+FRAMES: dict[str, dict[str, Any]] = {  # the frames of a dissection, the columns that each must have, what they hold
     "frame": NEEDED,
-    "controls": ["control", "site", "metric", "expected", "measured", "tolerance", "passed"],
-    "facts": [
-        "fact", "question", "prompt", "answer", "before_answer", "after_answer",
-        *(f"{which}_{what}" for what in ("logprob", "correct") for which in ("before", "after")),
-    ],
-    "answers": ["fact", "question", "site", "direction", "first_layer", "last_layer", "answer", "correct"],
+    "controls": {
+        "control": str, "site": str, "metric": str, "expected": float | None, "measured": float | None,
+        "tolerance": float | None, "passed": bool | None,
+    },
+    "facts": {
+        "fact": str, "question": str, "prompt": str, "answer": str, "before_answer": str, "after_answer": str,
+        "before_logprob": float, "after_logprob": float, "before_correct": bool, "after_correct": bool,
+    },
+    "answers": {
+        "fact": str, "question": str, "site": str, "direction": str, "first_layer": int, "last_layer": int,
+        "answer": str, "correct": bool,
+    },
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from ..checking import checked
+from ..checking import check_frame, checked
 from ..errors import UserError, check_whole
 from ..evaluation import bootstrap_interval, clusters_of, count_clusters, facts_of
 
@@ -26,7 +26,11 @@ COLUMNS = [
     *ESTIMATES,
     *["n", "n_undefined", "n_clusters"],
 ]
-NEEDED = ["fact", *KEYS, "distance", "baseline", "recovery", "defined"]
+NEEDED: dict[str, Any] = {  # columns of a dissection's frame, and what they hold
+    "fact": str, "site": str, "kind": str, "direction": str, "first_layer": int, "last_layer": int,
+    "position": int | None, "metric": str, "distance": float | None, "baseline": float, "recovery": float | None,
+    "defined": bool,
+}  # fmt: skip
 _CELLS_AT_ONCE = 4_000_000  # resampled estimates held in memory at a time: 32 MB
 
 
@@ -66,11 +70,10 @@ def summarise_recovery(
         intervals are (it says nothing about spread).
 
     Raises:
-        UserError: columns are missing, or a question occurs twice in a group (two dissections in one frame); as
-            `clusters_of` and `bootstrap_interval`.
+        UserError: columns are missing or hold something else, or a question occurs twice in a group (two dissections in
+            one frame); as `clusters_of` and `bootstrap_interval`.
     """
-    if missing := [name for name in NEEDED if name not in frame.columns]:
-        raise UserError(f"the frame has no column {', '.join(missing)}: it is not the frame of a dissection")
+    check_frame("the frame of a dissection", frame, NEEDED)
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
     group = frame.groupby(KEYS, sort=False, dropna=False, observed=True).ngroup().to_numpy()

@@ -6,24 +6,26 @@ fact for itself is too narrow. `clusters` says which facts belong together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..checking import check_number, checked
 from ..errors import UserError, check_whole
 
+Array = Sequence[Any] | np.ndarray | pd.Series | pd.DataFrame | pd.Index  # one value a fact, or a table of them
+
 
 def bootstrap_interval(
-    values: ArrayLike,
-    over: ArrayLike | None = None,
+    values: Array,
+    over: Array | None = None,
     *,
-    clusters: ArrayLike | None = None,
+    clusters: Array | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -78,7 +80,7 @@ def bootstrap_interval(
 
 
 @checked
-def share_interval(values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95) -> tuple[Any, Any]:
+def share_interval(values: Array, *, clusters: Array | None = None, level: float = 0.95) -> tuple[Any, Any]:
     """Wilson's score interval of a share, of as many independent outcomes as the clusters are worth.
 
     The bootstrap says [0, 0] where nothing was right; this says how much could be missed: [0, 0.16] for 0 of 20.
@@ -114,7 +116,7 @@ def share_interval(values: ArrayLike, *, clusters: ArrayLike | None = None, leve
 
 
 def share_difference_interval(
-    first: ArrayLike, second: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95
+    first: Array, second: Array, *, clusters: Array | None = None, level: float = 0.95
 ) -> tuple[Any, Any]:
     """The interval of second − first, two shares of the same facts: Newcombe's hybrid score interval.
 
@@ -151,8 +153,8 @@ def share_difference_interval(
 
 
 def mean_interval(
-    values: ArrayLike,
-    clusters: ArrayLike | None = None,
+    values: Array,
+    clusters: Array | None = None,
     *,
     share: bool,
     level: float = 0.95,
@@ -166,9 +168,9 @@ def mean_interval(
 
 
 def difference_interval(
-    first: ArrayLike,
-    second: ArrayLike,
-    clusters: ArrayLike | None = None,
+    first: Array,
+    second: Array,
+    clusters: Array | None = None,
     *,
     share: bool,
     level: float = 0.95,
@@ -182,7 +184,7 @@ def difference_interval(
     return bootstrap_interval(apart, clusters=clusters, level=level, resamples=resamples, seed=seed)
 
 
-def count_clusters(clusters: ArrayLike) -> int:
+def count_clusters(clusters: Array) -> int:
     """How many clusters there are; `clusters` as in `bootstrap_interval`."""
     return int(_codes(clusters, len(np.asarray(clusters))).max(initial=-1)) + 1
 
@@ -200,7 +202,7 @@ def _check_level(level: float) -> None:
         raise UserError(f"level must lie between 0 and 1, not {level}")
 
 
-def _checked(name: str, values: ArrayLike) -> Float[np.ndarray, "group fact"]:
+def _checked(name: str, values: Array) -> Float[np.ndarray, "group fact"]:
     """As a matrix, all leading axes as one."""
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -213,14 +215,14 @@ def _checked(name: str, values: ArrayLike) -> Float[np.ndarray, "group fact"]:
     return array.reshape(-1, array.shape[-1])
 
 
-def _checked_outcomes(values: ArrayLike) -> Float[np.ndarray, "group fact"]:
+def _checked_outcomes(values: Array) -> Float[np.ndarray, "group fact"]:
     outcomes = _checked("outcomes", values)
     if outcomes.size and (outcomes.min() < 0 or outcomes.max() > 1):
         raise UserError("a share is of outcomes between 0 (wrong) and 1 (right)")
     return outcomes
 
 
-def _codes(clusters: ArrayLike | None, n_facts: int) -> Int[np.ndarray, " fact"]:
+def _codes(clusters: Array | None, n_facts: int) -> Int[np.ndarray, " fact"]:
     """The number of each fact's cluster: named ones by their names, whatever the order of facts, then the others."""
     if clusters is None:
         return np.arange(n_facts)

@@ -16,9 +16,7 @@ from ..runs import RunFolder, read_finished, read_frame
 from ..showing import shown
 from .measures import MEASURES
 from .plots import plot_measures
-from .tables import summarise_measures
-
-NEEDED = ("question", "fact", "role")
+from .tables import NEEDED, summarise_measures
 
 
 @dataclass(frozen=True)

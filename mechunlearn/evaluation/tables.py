@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from ..checking import checked
+from ..checking import check_frame, checked
 from ..errors import UserError, check_whole
 from .clusters import clusters_of
 from .intervals import bootstrap_interval, count_clusters, difference_interval, mean_interval
 from .measures import MEASURES, TEXT
 
 LABELS = ("question", "fact", "subject", "relation", "domain", "fold", "role")
+NEEDED: dict[str, Any] = {"question": str, "fact": str, "role": str | None}  # columns of the facts, what they hold
 
 
 def check_groups(by: Sequence[str]) -> None:
@@ -54,9 +55,12 @@ def summarise_measures(
     """
     check_groups(by)
     check_whole("resamples", resamples, 1)
+    _check(facts, by)
+    if texts is not None and len(texts):
+        check_frame("the frame of texts", texts, {"tokens": int} | {name: float for name in TEXT if name in texts})
     options = {"level": level, "resamples": resamples, "seed": seed}
     rows = [] if facts is None else list(_fact_rows(facts, by, cluster, options))
-    rows += [] if texts is None else list(_text_rows(texts, len(by) - 1, options))
+    rows += [] if texts is None or texts.empty else list(_text_rows(texts, len(by) - 1, options))
     return pd.DataFrame(rows, columns=[*by, "measure", "value", "low", "high", "n", "n_clusters"])
 
 
@@ -111,7 +115,8 @@ def paired(
     """
     check_groups(by)
     check_whole("resamples", resamples, 1)
-    for frame in (first, second):
+    for frame, labels in ((first, by), (second, ())):
+        _check(frame, labels)
         if (twice := frame["question"].duplicated()).any():
             raise UserError(f"question {frame['question'][twice].iloc[0]!r} is there twice; average it before")
     strangers = set(first["question"]) ^ set(second["question"])
@@ -135,6 +140,13 @@ def paired(
                 rows.append([*group, measure, old.mean(), new.mean(), (new - old).mean(), *edges, *counts])
     columns = [*by, "measure", "first", "second", "difference", "low", "high", "n", "n_clusters"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _check(facts: pd.DataFrame | None, by: Sequence[str]) -> None:
+    """Raises UserError: this is not the frame of an evaluation, or lacks what is grouped by."""
+    if facts is not None:
+        measures = {name: float | None for name in MEASURES if name in facts}
+        check_frame("the frame of an evaluation", facts, dict.fromkeys(by, Any) | NEEDED | measures)
 
 
 def _by_fact(facts: pd.Series, values: pd.Series) -> pd.Series:

@@ -91,7 +91,7 @@ def find(folder: str | Path) -> Found:
         run = read_run(path)
         kind = run["kind"]
         if kind not in KINDS:
-            others.append(f"{name} ({kind})")
+            others.append(f"{name} ({kind:.60})")
         elif kind == "unlearning" and path.parent.name == "stages":
             continue  # the layered run above tells of all its stages
         elif not run["about"] or not (path / "frame.parquet").exists():

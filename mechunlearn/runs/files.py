@@ -8,14 +8,16 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from ..checking import check_frame
 from ..errors import UserError
 from ..reading import named, there
 
@@ -81,11 +83,11 @@ def frame_bytes(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def read_frame(path: str | Path, needed: Iterable[str] = ()) -> pd.DataFrame:
+def read_frame(path: str | Path, needed: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
     """Read a frame.
 
     Raises:
-        UserError: no such file, not a Parquet file, or one that lacks a column that is `needed`.
+        UserError: no such file, not a Parquet file, or one without the columns that are `needed` (as `check_frame`).
     """
     if Path(path).is_dir():
         raise UserError(f"{path}: is a folder where a frame should be; was the run folder changed?")
@@ -93,11 +95,9 @@ def read_frame(path: str | Path, needed: Iterable[str] = ()) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; the run is not finished, or this is not a run folder") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
-    if missing := [column for column in needed if column not in frame.columns]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; was it written by another version?")
-    return frame
+    return check_frame(path, frame, needed)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:

@@ -13,7 +13,7 @@ from plotly.graph_objects import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
-from ..errors import check_whole
+from ..errors import UserError, check_whole
 from ..facts import PROMPTS
 from ..models import load, save
 from ..runs import RunFolder, check_files, read_finished, read_frame
@@ -21,7 +21,9 @@ from ..showing import shown
 from .plot import plot
 from .settings import kept_row
 
-NEEDED = ("stage", "step", "inside", "scale", "forget_recall")
+NEEDED: dict[str, Any] = {  # columns of a run's frame, and what they hold
+    "stage": int, "step": int, "inside": bool, "scale": float, "forget_recall": float,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,5 +128,21 @@ def opened(folder: Path, about: dict[str, Any], *, device: str | torch.device | 
     count = about.pop("stages", 0)
     check_whole(f"{folder / 'run.json'}: stages", count, 0)
     stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
-    model = load(folder / "model", device=device, dtype=dtype)
-    return Unlearning(model, read_frame(folder / "frame.parquet", NEEDED), about, tuple(stages))
+    frame = read_frame(folder / "frame.parquet", NEEDED)
+    _check_told(folder / "run.json", about, frame)
+    return Unlearning(load(folder / "model", device=device, dtype=dtype), frame, about, tuple(stages))
+
+
+def _check_told(file: Path, about: dict[str, Any], frame: pd.DataFrame) -> None:
+    """Raises UserError: what a run says of itself is not what a run says, or not of this frame."""
+    settings: Any = about.get("settings")
+    told = settings if isinstance(settings, dict) else {}
+    if not isinstance(told.get("method"), str) or str(told.get("prompts")) not in PROMPTS:
+        raise UserError(
+            f"{file}: settings lack the method or the prompts; was it changed, or is it of another version?"
+        )
+    step = about.get("step")
+    if not isinstance(about.get("stopped"), str) or step not in frame["step"].tolist():
+        raise UserError(
+            f"{file}: stopped and step ({step!r:.60}) do not say how this frame's run ended; was it changed?"
+        )

@@ -68,7 +68,7 @@ def test_broken_files(found, tmp_path):
     with pytest.raises(UserError, match=r"frame\.parquet: was cut or changed since the run ended; the same call"):
         Attacks.load(folder)
     rewritten(folder, files=None)
-    with pytest.raises(UserError, match="no column part, correct; was it written by another version"):
+    with pytest.raises(UserError, match="no column part, correct; was it changed, or written by another version"):
         Attacks.load(folder)
     (folder / "frame.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match="not a readable Parquet file"):

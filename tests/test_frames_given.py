@@ -1,0 +1,66 @@
+"""Frames that are given or read back hold what they must; else it is said what is wrong, before a computation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+
+from mechunlearn.attacks.summary import curve, recovered, steps_to_recover, summarise_attacks
+from mechunlearn.checking import check_frame
+from mechunlearn.dissection.summary import summarise_recovery
+from mechunlearn.errors import UserError
+from mechunlearn.evaluation import paired, summarise_measures
+
+ROWS = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan], "right": [True, False]})
+KINDS = {"name": str, "count": int, "share": float | None, "right": bool}
+
+
+def test_a_frame_of_the_right_kinds_passes():
+    assert check_frame("it", ROWS, KINDS) is ROWS
+    check_frame("it", ROWS.astype({"name": "category", "count": float}), KINDS)
+    check_frame("it", ROWS[:0], KINDS)
+    check_frame("it", ROWS.assign(share=[True, None]), KINDS)  # yes and no count as 1 and 0
+    check_frame("it", ROWS, {"right": float, "name": str | None})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": [1, 2]}, "name must hold a text"),
+        ({"name": [["a"], ["b"]]}, "name must hold a text"),
+        ({"name": ["a", None]}, "name has rows without a value"),
+        ({"count": [1.5, 2]}, "count must hold a whole number"),
+        ({"count": ["1", "2"]}, "count must hold a whole number"),
+        ({"count": [True, False]}, "count must hold a whole number"),
+        ({"share": [np.inf, 1]}, "share must hold a number or None"),
+        ({"share": pd.Timestamp("2025-01-01")}, "share must hold a number or None"),
+        ({"right": [0, 1]}, "right must hold True or False"),
+        ({"right": ["yes", True]}, "right must hold True or False"),
+    ],
+)
+def test_another_kind_is_named(change, said):
+    with pytest.raises(UserError, match=f"^its frame: column {said}"):
+        check_frame("its frame", ROWS.assign(**change), KINDS)
+
+
+def test_missing_and_repeated_columns_are_named():
+    with pytest.raises(UserError, match="no column count, share"):
+        check_frame("it", ROWS[["name", "right"]], KINDS)
+    with pytest.raises(UserError, match="the column name twice"):
+        check_frame("it", pd.concat([ROWS, ROWS[["name"]]], axis=1), KINDS)
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+)
+
+
+@given(st.dictionaries(st.sampled_from(["fact", "question", "role", "attack", "model", "step", "correct", "site", "x"]),
+                       st.lists(ODD, min_size=2, max_size=2), max_size=9))  # fmt: skip
+def test_no_frame_ends_in_an_error_that_is_not_ours(columns):
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    for verb in (summarise_recovery, summarise_measures, summarise_attacks, recovered, curve, steps_to_recover):
+        with pytest.raises(UserError):
+            verb(frame)
+    with pytest.raises(UserError):
+        paired(frame, frame)
