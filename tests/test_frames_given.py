@@ -1,5 +1,7 @@
 """Frames that are given or read back hold what they must; else it is said what is wrong, before a computation."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from mechunlearn.checking import check_frame
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import paired, summarise_measures
+from mechunlearn.unlearning import Unlearning
 
 ROWS = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan], "right": [True, False]})
 KINDS = {"name": str, "count": int, "share": float | None, "right": bool}
@@ -64,3 +67,30 @@ def test_no_frame_ends_in_an_error_that_is_not_ours(columns):
             verb(frame)
     with pytest.raises(UserError):
         paired(frame, frame)
+
+
+TOLD = {"settings": {"method": "npo", "prompts": "own"}, "stopped": "all steps were made", "step": 2}
+COURSE = pd.DataFrame({"stage": 1, "step": [0, 1, 2], "inside": True, "scale": 1.0, "forget_recall": [1.0, 0.5, 0.0]})
+
+
+@pytest.mark.parametrize(
+    ("about", "frame", "said"),
+    [
+        ({"settings": {}}, COURSE, "settings lack the method"),
+        ({"settings": {"method": "npo", "prompts": ["own"]}}, COURSE, "settings lack the method"),
+        ({"step": 5}, COURSE, "step (5) do not say how"),
+        ({"step": [2]}, COURSE, "step ([2]) do not say how"),
+        ({"stopped": None}, COURSE, "stopped and step (2)"),
+        ({"stages": "two"}, COURSE, "stages must be a whole number, not 'two'"),
+        ({}, COURSE[:0], "step (2) do not say how"),
+        ({}, COURSE.drop(columns="inside"), "no column inside"),
+        ({}, COURSE.assign(step="late"), "column step must hold a whole number"),
+    ],
+)
+def test_a_run_of_unlearning_that_was_changed_is_refused_before_its_model_is_opened(tmp_path, about, frame, said):
+    kept = {"kind": "unlearning", "settings": {}, "versions": {}, "about": TOLD | about}
+    (tmp_path / "run.json").write_text(json.dumps(kept))
+    frame.to_parquet(tmp_path / "frame.parquet")
+    with pytest.raises(UserError) as raised:
+        Unlearning.load(tmp_path)
+    assert said in str(raised.value)
