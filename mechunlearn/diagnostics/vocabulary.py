@@ -48,6 +48,8 @@ def promoted(model: Source, layer: int, neurons: int | Iterable[int], k: int = 1
     """
     model = load(model)
     chosen = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
+    if not chosen:
+        raise UserError("neurons is empty: give the index of a value vector, or several")
     if model.tokenizer is None:
         raise UserError("the model has no tokenizer to name tokens with; pass tokenizer= to load")
     if sign not in (1, -1):

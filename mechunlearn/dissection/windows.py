@@ -72,6 +72,8 @@ def given(windows: Iterable[Window]) -> Family:
     if not held or not all(fits(window, Window) for window in held):
         raise UserError(f"windows must be pairs of whole numbers like (0, 4), not {shown(windows)}")
     chosen = [(int(first), int(last)) for first, last in held]
+    if odd := [window for window in chosen if not 0 <= window[0] <= window[1]]:
+        raise UserError(f"window {odd[0]}: gives the first layer and the last, and first ≤ last, from 0 on")
 
     def rule(n_layers: int) -> list[Window]:
         for first, last in chosen:

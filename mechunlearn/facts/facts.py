@@ -16,6 +16,7 @@ import pandas as pd
 from ..checking import checked, shown as shown_value
 from ..errors import UserError
 from ..reading import named, there
+from ..runs import write_atomically
 from ..showing import ROWS, shown
 from .fact import Fact, Template
 from .readers import FORMATS, interpret
@@ -136,6 +137,7 @@ class Facts(Sequence[Fact]):
         )
 
     @classmethod
+    @checked
     def builtin(cls, name: str = "organism", forget: str = "domain") -> Facts:
         """The facts of the embedded organism, with roles and folds for one of its two forget sets.
 
@@ -259,16 +261,17 @@ class Facts(Sequence[Fact]):
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write JSON lines in the own format; a template other than the default becomes the first line."""
+        """Write JSON lines in the own format; a template other than the default becomes the first line.
+
+        Raises:
+            UserError: the file cannot be written; nothing is left of it, and what was there before stays.
+        """
         rows: list[dict[str, Any]] = [] if self.template == Template() else [{"template": asdict(self.template)}]
         rows += [
             {key: value for key, value in asdict(fact).items() if key == "answer" or value not in (None, ())}
             for fact in self.items
         ]
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
     @checked
     def with_items(self, items: Iterable[Fact]) -> Facts:
@@ -314,6 +317,7 @@ def fact_of(question: str) -> str:
     return re.sub(r"#[hp]\d+$", "", question)
 
 
+@checked
 def organism_text(split: str = "held_out") -> list[str]:
     """General text of the organism's world that states no fact, one passage an item.
 

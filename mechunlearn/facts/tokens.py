@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..checking import checked
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from .chat import check_rendering, opening
 from .fact import Fact, Template
 from .facts import Facts
@@ -172,6 +172,8 @@ def tokenize_texts(
     check_passages(texts, "texts")
     if not texts:
         raise UserError("there is no text to tokenise")
+    if context is not None:
+        check_whole("context", context, 2)
     start = start_tokens(tokenizer, bos)
     rows, names = [], []
     for number, ids in enumerate(_call(tokenizer, list(texts))["input_ids"]):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+from jinja2 import UndefinedError
 
 from ..attacks import summary as attacks
 from ..dissection.result import FRAMES
@@ -160,13 +161,8 @@ def told(name: str, tell: Callable[[], Told]) -> Told:
         return tell()
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise cannot_be_told(name, error) from error
-
-
-def cannot_be_told(name: str, error: Exception) -> UserError:
-    """What a run says of itself is not as a run is written."""
-    return UserError(
-        f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "
-        "changed, or written by another version? Make the run again, or move it out of the report's folder"
-    )
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
+        raise UserError(
+            f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "
+            "changed, or written by another version? Make the run again, or move it out of the report's folder"
+        ) from error

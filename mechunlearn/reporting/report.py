@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-
-from jinja2 import UndefinedError
 
 from ..checking import checked
 from ..errors import UserError
 from .content import Content
-from .folders import cannot_be_told
+from .folders import told
 from .writers.latex import write_latex
 from .writers.markdown import write_markdown
 from .writers.page import write_page
@@ -43,7 +42,5 @@ def report(folder: str | Path, out: str | Path | None = None, *, format: str = "
     if format not in WRITERS:
         raise UserError(f"format {format!r}: not one of {', '.join(WRITERS)}")
     content = Content.of(folder)
-    try:
-        return WRITERS[format](content, Path(folder) / (out if out is not None else FILES[format]))
-    except (UndefinedError, LookupError, TypeError, AttributeError) as error:
-        raise cannot_be_told(str(folder), error) from error
+    place = Path(folder) / (out if out is not None else FILES[format])
+    return told(str(folder), partial(WRITERS[format], content, place))

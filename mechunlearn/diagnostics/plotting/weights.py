@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
+from ...checking import checked
 from ...dissection.plotting.styles import GREY, style, text
 from ...errors import UserError
 from ..weights import COLUMNS, SPECTRUM
@@ -23,6 +24,7 @@ SCALE = "Viridis"
 DARKEST, BRIGHTEST = 0.0, 0.85  # of the scale: its yellow end is hard to see on white
 
 
+@checked
 def plot_changes(table: pd.DataFrame, measure: str = "relative_change", *, first: int = 128) -> go.Figure:
     """What `weight_changes` gave, by layer, a line a role; or what `change_spectra` gave, a panel a role.
 

@@ -7,12 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ...checking import checked
 from ...errors import UserError
 from ..metrics import PAPER_METRIC
 from ..summary import summarise_recovery
 from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, text
 
 
+@checked
 def plot_positions(
     frame: pd.DataFrame,
     metric: str = PAPER_METRIC,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ...checking import checked, shown
 from ...errors import UserError
 from ..metrics import PAPER_METRIC
 from ..said import RIGHT, summarise_said
@@ -31,6 +32,7 @@ from .styles import (
 _LOWEST, _HIGHEST = -0.5, 1.25  # the part of the axis that is read; what lies outside is marked at its edge
 
 
+@checked
 def plot_recovery(
     source: Any,
     metric: str = PAPER_METRIC,
@@ -76,6 +78,7 @@ def plot_recovery(
     return figure
 
 
+@checked
 def plot_answered(
     answers: pd.DataFrame, facts: pd.DataFrame, *, direction: str | None = None, windows: Windows = None
 ) -> go.Figure:
@@ -189,9 +192,11 @@ def window_families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _as_summary(source: Any) -> pd.DataFrame:
-    if not isinstance(source, pd.DataFrame):
-        return source.summary()
-    return source if "mean_of_ratios" in source.columns else summarise_recovery(source)
+    if isinstance(source, pd.DataFrame):
+        return source if "mean_of_ratios" in source.columns else summarise_recovery(source)
+    if not hasattr(source, "summary"):
+        raise UserError(f"plot_recovery draws a Dissection, its frame or its summary, not {shown(source)}")
+    return source.summary()
 
 
 def _is_all(summary: pd.DataFrame, n_layers: int) -> pd.Series:

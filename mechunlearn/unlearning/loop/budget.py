@@ -44,6 +44,8 @@ class Budget:
             raise UserError("a budget without any limit: give kl, loss, near or far")
         if any(limit is not None and not (math.isfinite(limit) and limit >= 0) for limit in limits):
             raise UserError(f"the limits of a budget are numbers from 0 on, not {self}")
+        if any(least is not None and least > 1 for least in (self.near, self.far)):
+            raise UserError(f"near and far are shares of facts, from 0 to 1, not {self}")
         if self.halvings < 0:
             raise UserError(f"halvings must be at least 0, not {self.halvings}")
 

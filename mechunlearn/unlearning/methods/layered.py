@@ -76,8 +76,8 @@ class Layered:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.folds:
                 raise UserError(f"{name} has {len(value)} weights for {self.folds} stages; give one, or one a stage")
-            if not all(math.isfinite(_at(value, stage)) for stage in range(1, self.folds + 1)):
-                raise UserError(f"{name} must be a number for each stage, not {value}")
+            if not all(0 <= _at(value, stage) < math.inf for stage in range(1, self.folds + 1)):
+                raise UserError(f"{name} must be a number from 0 on for each stage, not {value}")
         if not 0 <= self.decay <= 1:
             raise UserError(f"decay must be between 0 and 1, not {self.decay}")
         check_recall("stage_stop", self.stage_stop)
