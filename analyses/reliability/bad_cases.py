@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bad_files as bad
+from bad_facts import FACT_FILES, SETTINGS, TEXT_FILES
+from bad_models import CHATS, MODELS
+from bad_runs import FRAME_CHANGES, FRAMES, RUN_JSONS
 
 
 @dataclass(frozen=True)
@@ -316,7 +319,7 @@ def out_cases() -> Iterator[Case]:
                 continue
             tells = () if name in ("empty", "here", "above", "nul") else (Path(out).name[:100], "text.txt")
             yield Case(f"{command}/out/{name}", with_option(line, "out", out), make, tells)
-        for kind in bad.FRAMES:
+        for kind in FRAMES:
             if kind != KIND.get(command) and command != "demo":
                 yield Case(f"{command}/out/taken-by-{kind}", with_option(line, "out", "out"), bad.taken(kind), ("out",))
     for name, (out, make) in OUTS.items():
@@ -334,11 +337,11 @@ def facts_tell(file: str) -> tuple[str, ...]:
 
 
 def file_cases() -> Iterator[Case]:
-    for name, (file, make) in bad.FACT_FILES.items():
+    for name, (file, make) in FACT_FILES.items():
         yield Case(f"facts/{name}", with_option(GOOD["unlearn"], "facts", file), make, facts_tell(file))
         if len(name) % 4 == 0:  # read by the same function: a part is enough
             yield Case(f"facts-asked/{name}", with_option(GOOD["evaluate"], "facts", file), make, facts_tell(file))
-    for name, (file, make) in bad.TEXT_FILES.items():
+    for name, (file, make) in TEXT_FILES.items():
         for command, option in (("unlearn", "text"), ("unlearn", "retain-text"), ("evaluate", "text")):
             yield Case(
                 f"{command}/{option}/file-{name}",
@@ -346,21 +349,21 @@ def file_cases() -> Iterator[Case]:
                 make,
                 (Path(file).name, option),
             )
-    for name, (file, content) in bad.SETTINGS.items():
+    for name, (file, content) in SETTINGS.items():
         given = ["method", "batch-size", "text", "retain-text", *(["steps"] if "steps" in name else [])]
         line = re.sub(rf" --({'|'.join(given)}) \S+", "", GOOD["unlearn"])
         yield Case(f"settings/{name}", with_option(line, "settings", file), bad.write(file, content))
     yield Case("settings/missing", with_option(GOOD["unlearn"], "settings", "gone.toml"), tells=("gone.toml",))
     for name in ("folder", "fifo", "endless", "loop-of-links"):
-        file, make = bad.FACT_FILES[name]
+        file, make = FACT_FILES[name]
         yield Case(f"settings/{name}", with_option(GOOD["unlearn"], "settings", file), make, (Path(file).name,))
 
 
 def model_cases() -> Iterator[Case]:
-    for name, make in bad.MODELS.items():
+    for name, make in MODELS.items():
         line = GOOD["evaluate"].replace("organism", "./broken")
         yield Case(f"model/{name}", tuple(line.split()), make, ("broken",))
-    for name, make in bad.CHATS.items():
+    for name, make in CHATS.items():
         line = GOOD["evaluate"].replace("organism", "broken").replace("facts.jsonl", "chat.jsonl")
         yield Case(f"chat/{name}", tuple(line.split()), make, ("template", "chat"))
     for name, line in {
@@ -370,12 +373,12 @@ def model_cases() -> Iterator[Case]:
         "cut-never-knew": GOOD["attack"] + " --never-knew broken",
         "cut-before": GOOD["evaluate"] + " --before broken",
     }.items():  # fmt: skip
-        make = bad.MODELS["weights-cut"] if "broken" in line else bad.nothing
+        make = MODELS["weights-cut"] if "broken" in line else bad.nothing
         yield Case(f"pair/{name}", tuple(line.split()), make, ("broken", "layers", "before", "after"))
     yield Case(
         "pair/other-words",
         tuple(GOOD["dissect"].replace("after", "broken").split()),
-        bad.MODELS["config-vocab-less"],
+        MODELS["config-vocab-less"],
         ("broken",),
     )
 
@@ -385,27 +388,27 @@ AGAIN = ("cut", "list", "deep", "no-kind", "kind-list", "about-list", "about-tex
 
 
 def run_cases() -> Iterator[Case]:
-    for kind, frames in bad.FRAMES.items():
+    for kind, frames in FRAMES.items():
         again = tuple(GOOD[next(name for name, held in KIND.items() if held == kind)].split())
         yield Case(
             f"report/{kind}/changed-run",
             ("report", "out"),
-            bad.taken(kind, bad.RUN_JSONS["prompts-unknown"]),
+            bad.taken(kind, RUN_JSONS["prompts-unknown"]),
             ("run.json",),
         )
         yield Case(
             f"report/{kind}/changed-frame",
             ("report", "out"),
-            bad.taken(kind, bad.FRAME_CHANGES["cut"]("frame")),
+            bad.taken(kind, FRAME_CHANGES["cut"]("frame")),
             ("frame",),
         )
-        for name, change in bad.RUN_JSONS.items():
+        for name, change in RUN_JSONS.items():
             make = bad.taken(kind, bad.unsigned(), change)
             yield Case(f"report/{kind}/{name}", ("report", "out"), make, ("run.json", "out"))
             if name in AGAIN:
                 yield Case(f"again/{kind}/{name}", again, make, ("run.json", "out"))
         for file in frames:
-            for name, change in bad.FRAME_CHANGES.items():
+            for name, change in FRAME_CHANGES.items():
                 make = bad.taken(kind, bad.unsigned(), change(file))
                 yield Case(f"report/{kind}/{file}-{name}", ("report", "out"), make, (file, "out"))
                 if name in AGAIN:
