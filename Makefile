@@ -37,7 +37,8 @@ benchmark: .venv/installed
 HARD := interrupts kills pairs memory bad_lines bad_calls mutated_folders
 reliability: .venv/installed
 	for name in $(HARD); do \
-	  OMP_NUM_THREADS=1 $(BIN)/python analyses/reliability/$$name.py --json analyses/results/reliability_$$name.json; done
+	  OMP_NUM_THREADS=1 $(BIN)/python analyses/reliability/$$name.py --json analyses/results/reliability_$$name.json || echo $$name: see its figures; done
+	$(BIN)/python analyses/reliability/page.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechunlearn needs Python 3.11 or newer; try: make PYTHON=python3.11")'

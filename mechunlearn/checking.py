@@ -6,14 +6,13 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import pandas as pd
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
@@ -73,42 +72,6 @@ def check_number(
         raise UserError(f"{name} must be at least {least:g}, not {value:g}")
     if value > most:
         raise UserError(f"{name} must be at most {most:g}, not {value:g}")
-
-
-def check_frame(name: object, frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame, which has these columns, each of the type beside it; `| None` where rows may lack a value.
-
-    A number is finite; a whole number may be kept as a float; yes and no count as 1 and 0 where numbers are wanted.
-
-    Raises:
-        UserError: a column is missing or holds something else; `name` says which frame.
-    """
-    if missing := [column for column in columns if column not in frame.columns]:
-        raise UserError(f"{name}: no column {', '.join(missing)}; was it changed, or written by another version?")
-    for column, hint in columns.items():
-        if frame.columns.tolist().count(column) > 1:
-            raise UserError(f"{name}: has the column {column} twice")
-        held = frame[column]
-        if held.isna().any() and hint is not Any and NoneType not in get_args(hint):
-            raise UserError(f"{name}: column {column} has rows without a value")
-        if hint is not Any and not _holds(held.dropna(), (*get_args(hint), hint)):
-            raise UserError(f"{name}: column {column} must hold {words(hint)} in each row; was it changed?")
-    return frame
-
-
-def _holds(held: pd.Series, kinds: tuple[Any, ...]) -> bool:
-    """Whether all values are of one of these types."""
-    kind = pd.api.types.infer_dtype(held, skipna=False)
-    if kind in ("string", "empty"):
-        return str in kinds or kind == "empty"
-    if kind == "categorical":
-        return _holds(pd.Series(held.cat.categories), kinds)
-    if kind == "boolean":
-        return bool in kinds or float in kinds
-    if kind not in ("integer", "floating", "mixed-integer-float") or not (int in kinds or float in kinds):
-        return False
-    numbers_held = held.to_numpy(dtype=float)
-    return bool(np.isfinite(numbers_held).all()) and (float in kinds or bool((numbers_held % 1 == 0).all()))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -132,7 +132,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "retain": (*NO_FACTS, NO_ANSWERS, FOUR), "method": (None, 5, "x", mu.NPO, [mu.NPO()], "layered", mu.Relearn(),
             ""),
         "text": NO_PASSAGES, "retain_text": NO_PASSAGES,
-        "budget": (*NO_NUMBER, -1, {"kl": 1}, mu.Budget(kl=1), mu.Budget(near=0.5), mu.Budget(far=0.5)),
+        "budget": (*NO_NUMBER, -1, {"kl": 1}, mu.Budget(kl=1), mu.Budget(far=0.5)),
         "stop": (NAN, 2, -0.1, "x", True, [0.5], "Chance"), "patience": (0, *NO_WHOLE), "steps": NO_COUNT,
         "learning_rate": (0, -1, *NO_NUMBER), "optimizer": ("x", *NO_TEXT), "schedule": ("x", *NO_TEXT),
         "warmup": (None, *NO_WHOLE), "weight_decay": (-1, None, *NO_NUMBER), "clip": (0, -1, *NO_NUMBER),

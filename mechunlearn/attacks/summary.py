@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checking import check_frame, check_number, checked
+from ..checking import check_number, checked
 from ..errors import UserError, check_whole
 from ..evaluation import MEASURES, are_long, clusters_of, count_clusters, difference_interval, mean_interval
+from ..frames import check_frame
 
 OUTCOMES = {
     "correct": "recall",
@@ -99,6 +100,7 @@ def summarise_attacks(
     near = near.groupby(["attack", "setting", "fact"])[measure].mean().groupby(["attack", "setting"]).mean()
     clusters = clusters_of(frame[frame["role"] == "forget"], cluster)
     check_whole("resamples", resamples, 1)
+    check_whole("seed", seed, 0)
     options = {"share": _is_share(measure), "level": level, "resamples": resamples, "seed": seed}
     keys = ["attack"] if by == "attack" else ["attack", "setting"]
     return pd.DataFrame([_row(rows, start, near, clusters, options) for _, rows in found.groupby(keys, sort=False)])

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from ..checking import check_frame, checked
+from ..checking import checked
 from ..errors import UserError, check_whole
 from ..evaluation import bootstrap_interval, clusters_of, count_clusters, facts_of
+from ..frames import check_frame
 
 KEYS = ["site", "kind", "direction", "first_layer", "last_layer", "position", "metric"]
 ESTIMATES = ["mean_of_ratios", "mean_low", "mean_high", "ratio_of_means", "ratio_low", "ratio_high"]
@@ -88,6 +89,7 @@ def summarise_recovery(
     result["n_clusters"] = 0
     result[ESTIMATES] = np.nan
     check_whole("resamples", resamples, 1)
+    check_whole("seed", seed, 0)
     options = {"level": level, "resamples": resamples, "seed": seed}
     for rows, columns in _same_facts(facts.defined):
         labels = clusters.to_numpy()[columns]

@@ -14,10 +14,12 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
-from ..errors import check_whole
+from ..errors import UserError, check_whole
 from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_texts, tokens_hash, unused_bos
+from ..facts.choices import LETTERS
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
+from ..models.pair import check_words
 from ..models.properties import context_of
 from ..runs import begun, check_run
 from ..undoing import as_found
@@ -84,6 +86,9 @@ def evaluate(
     check_run(run, "evaluation")
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
+    if not 2 <= options <= len(LETTERS):
+        raise UserError(f"options={options}: multiple choice takes 2 to {len(LETTERS)}")
+    check_whole("max_new_tokens", max_new_tokens, 1)
     check_passages(None if isinstance(text, Tokens) else text, "text")
     measures = [measures] if isinstance(measures, str) else measures
     facts = Facts.of(facts)
@@ -91,6 +96,8 @@ def evaluate(
     wanted = chosen_measures(measures, before=before is not None, text=text is not None)
     model = load_to_ask(model, device=device, dtype=dtype)
     before = None if before is None else load(before, device=device, dtype=dtype)
+    if before is not None and "text_kl" in wanted:
+        check_words(before, model)
     template = template or facts.template
     form: dict[str, Any] = {"options": options, "letters": letters, "max_new_tokens": max_new_tokens, "seed": seed}
     settings = form | {

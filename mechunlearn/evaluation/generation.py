@@ -17,7 +17,7 @@ from ..checking import checked
 from ..errors import UserError, check_whole
 from ..facts import Fact, Facts, Template, check_length, prompt_tokens
 from ..models import hf
-from ..models.forward import check_batch_size, check_ids, measuring
+from ..models.forward import check_batch_size, check_ids, keeps_logits, measuring, rows_at_once
 from ..models.properties import context_of, device_of, tokenizer_of
 from ..undoing import as_found
 
@@ -63,7 +63,10 @@ def greedy_answers(
             raise UserError(f"fact {name!r}: {needed} are more than the context of {context}")
         groups[len(ids)].append(number)
     batches = [
-        rows[first : first + batch_size] for rows in groups.values() for first in range(0, len(rows), batch_size)
+        rows[first : first + size]
+        for width, rows in groups.items()
+        for size in [rows_at_once(model, batch_size, width + max_new_tokens)]
+        for first in range(0, len(rows), size)
     ]
     answers = [""] * len(prompts)
     ends = _end_tokens(model, tokenizer)
@@ -89,9 +92,10 @@ def _generate(
     given, device = ids.shape[1], device_of(model)
     new, kept = ids, {}
     done = torch.zeros(len(ids), dtype=torch.bool)
+    last = {"logits_to_keep": 1} if keeps_logits(model) else {}
     for _ in range(steps):
         mask = torch.ones_like(ids).to(device)
-        output = hf(model)(new.to(device), attention_mask=mask, use_cache=True, **kept)
+        output = hf(model)(new.to(device), attention_mask=mask, use_cache=True, **last, **kept)
         new = output.logits[:, -1].argmax(-1, keepdim=True).cpu()
         ids = torch.cat([ids, new], 1)
         keys_and_values = getattr(output, "past_key_values", None)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..checking import check_frame, checked
+from ..checking import checked
 from ..errors import UserError, check_whole
+from ..frames import check_frame
 from .clusters import clusters_of
 from .intervals import bootstrap_interval, count_clusters, difference_interval, mean_interval
 from .measures import MEASURES, TEXT
@@ -20,6 +21,8 @@ NEEDED: dict[str, Any] = {"question": str, "fact": str, "role": str | None}  # c
 def check_groups(by: Sequence[str]) -> None:
     """Raises UserError unless `by` names fields that facts can be grouped by."""
     unknown = [field for field in by if field not in LABELS]
+    if twice := {field for field in by if list(by).count(field) > 1}:
+        raise UserError(f"facts cannot be grouped by {min(twice)} twice")
     if unknown or not by:
         raise UserError(f"facts cannot be grouped by {unknown or 'nothing'}; group by any of {', '.join(LABELS)}")
 
@@ -55,7 +58,8 @@ def summarise_measures(
     """
     check_groups(by)
     check_whole("resamples", resamples, 1)
-    _check(facts, by)
+    check_whole("seed", seed, 0)
+    _check("the frame of an evaluation", facts, by)
     if texts is not None and len(texts):
         check_frame("the frame of texts", texts, {"tokens": int} | {name: float for name in TEXT if name in texts})
     options = {"level": level, "resamples": resamples, "seed": seed}
@@ -115,8 +119,9 @@ def paired(
     """
     check_groups(by)
     check_whole("resamples", resamples, 1)
-    for frame, labels in ((first, by), (second, ())):
-        _check(frame, labels)
+    check_whole("seed", seed, 0)
+    for name, frame, labels in (("first", first, by), ("second", second, ())):
+        _check(f"{name}, the frame of an evaluation", frame, labels)
         if (twice := frame["question"].duplicated()).any():
             raise UserError(f"question {frame['question'][twice].iloc[0]!r} is there twice; average it before")
     strangers = set(first["question"]) ^ set(second["question"])
@@ -142,11 +147,11 @@ def paired(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _check(facts: pd.DataFrame | None, by: Sequence[str]) -> None:
+def _check(name: str, facts: pd.DataFrame | None, by: Sequence[str]) -> None:
     """Raises UserError: this is not the frame of an evaluation, or lacks what is grouped by."""
     if facts is not None:
         measures = {name: float | None for name in MEASURES if name in facts}
-        check_frame("the frame of an evaluation", facts, dict.fromkeys(by, Any) | NEEDED | measures)
+        check_frame(name, facts, dict.fromkeys(by, Any) | NEEDED | measures)
 
 
 def _by_fact(facts: pd.Series, values: pd.Series) -> pd.Series:

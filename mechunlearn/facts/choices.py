@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, replace
 
 from ..checking import checked
-from ..errors import UserError
+from ..errors import UserError, check_whole
 from .fact import Fact
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -48,6 +48,7 @@ def multiple_choice(fact: Fact, *, options: int = 4, letters: bool = True, seed:
     Raises:
         UserError: no answer; too few distractors; fewer than 2 or more than 26 options.
     """
+    check_whole("seed", seed, 0)
     if not 2 <= options <= len(LETTERS):
         raise UserError(f"multiple choice among {options} options; it takes 2 to {len(LETTERS)}")
     name = f"fact {fact.id!r}" if fact.id else f"the fact {fact.prompt!r}"

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..reading import named, there
 from ..runs import write_atomically
 from ..showing import ROWS, shown
-from .fact import Fact, Template
+from .fact import Fact, Template, check_text
 from .readers import FORMATS, interpret
 from .records import Record, read_records
 
@@ -62,6 +62,7 @@ class Facts(Sequence[Fact]):
         format: str = "own",
         template: Template | None = None,
     ) -> None:
+        check_text("these facts", "name", name)
         items = tuple(items)
         if strange := [item for item in items if not isinstance(item, Fact)]:
             raise UserError(f"{name}: facts are Fact(prompt, answer) each, not {shown_value(strange[0])}")
@@ -99,6 +100,8 @@ class Facts(Sequence[Fact]):
         Raises:
             UserError: with the file, line and field, for anything that cannot be read as facts.
         """
+        if not isinstance(source, str | Path):
+            raise UserError(f"Facts.read: source is the name of a file or of built-in facts, not {shown_value(source)}")
         if str(source) in BUILT_IN:
             name, _, forget = str(source).partition(":")
             return cls.builtin(name, forget=forget or "domain")
@@ -111,6 +114,7 @@ class Facts(Sequence[Fact]):
         return facts
 
     @classmethod
+    @checked
     def of(cls, source: Facts | str | Path, role: str | Sequence[str] | None = None) -> Facts:
         """What every verb takes for facts: a `Facts` as it is; a file or a built-in name is read.
 
@@ -202,6 +206,7 @@ class Facts(Sequence[Fact]):
         numbers = sorted({fact.fold for fact in self.items if fact.fold is not None})
         return {number: self.where(fold=number) for number in numbers}
 
+    @checked
     def questions(self, prompts: str = "held_out") -> Facts:
         """One fact a question: what a model is asked, in the phrasings that are named.
 
@@ -255,6 +260,8 @@ class Facts(Sequence[Fact]):
         Raises:
             UserError: another number of answers than facts, or an empty answer.
         """
+        if isinstance(answers, str):
+            raise UserError(f"answers must be a list of texts, one a fact, not the text {shown_value(answers)}")
         if len(answers) != len(self):
             raise UserError(f"{self.name}: {len(answers)} answers for {len(self)} facts")
         return self.with_items(replace(fact, answer=text) for fact, text in zip(self.items, answers, strict=True))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..checking import checked
+from ..checking import checked, shown
 from ..errors import UserError, check_whole
 from .chat import check_rendering, opening
 from .fact import Fact, Template
@@ -195,6 +195,8 @@ def check_passages(texts: Sequence[str] | None, name: str) -> None:
     if isinstance(texts, str):
         raise UserError(f"{name} must be a list of passages, not one string: {name}=[…]")
     for number, text in enumerate(texts or ()):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{name}[{number}] is no passage of text but {shown(text)}")
         if isinstance(text, str) and len(text) > LONGEST_PASSAGE:
             raise UserError(
                 f"{name}[{number}] has {len(text):,} characters; give passages of at most {LONGEST_PASSAGE:,} each"

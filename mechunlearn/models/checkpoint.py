@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..checking import checked
 from ..errors import UserError
+from ..reading import there
 from ..runs import renamed_when_whole
 from ..undoing import as_found, undone
 from .adapters import refuse_adapters
@@ -107,7 +108,7 @@ def save(model: TransformerBridge, folder: str | Path) -> Path:
         UserError: the folder exists already, or the disk is full; adapters beside the weights.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if there(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists already and is not empty; give a new folder for the model")
     written, source = state(model), hf(model)
     config = copy.deepcopy(source.config)

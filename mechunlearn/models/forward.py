@@ -12,6 +12,7 @@ Nothing here decides about gradients: callers choose `torch.no_grad`, `measuring
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from .hooks import Enough, Hook, hooked
 from .properties import LanguageModel, device_of, vocabulary_of
 
 LOGIT_FACTORS = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}  # by their names in configurations
+TOKENS_AT_ONCE = 2**15  # in one pass, whatever batch is asked for: 512 MB a stream of 4,096 in float32
 LOGITS_AT_ONCE = 2**25  # 128 MB in float32; what is made of them (log-probabilities, ranks) takes a few times that
 
 
@@ -54,11 +56,17 @@ def _logits_in(
     check_ids(model, tokens.ids, tokens.fact_ids)
     device = device_of(module)
     ids, attention, columns = (part.to(device) for part in (tokens.ids, tokens.attention, columns))
-    called = module.forward if isinstance(module, nn.Module) else module.__call__
-    if "logits_to_keep" in inspect.signature(called).parameters:
+    if keeps_logits(module):
         return module(input_ids=ids, attention_mask=attention, logits_to_keep=columns, use_cache=False).logits
     output = module(ids, attention_mask=attention)
     return (output if isinstance(output, Tensor) else output.logits)[:, columns]
+
+
+def keeps_logits(model: LanguageModel) -> bool:
+    """Whether the architecture unembeds chosen columns alone (`logits_to_keep`)."""
+    module = hf(model) if isinstance(model, TransformerBridge) else model
+    called = module.forward if isinstance(module, nn.Module) else module.__call__
+    return "logits_to_keep" in inspect.signature(called).parameters
 
 
 def check_ids(model: LanguageModel, ids: Int[Tensor, "row pos"], names: Sequence[str]) -> None:
@@ -75,7 +83,9 @@ def check_ids(model: LanguageModel, ids: Int[Tensor, "row pos"], names: Sequence
 
 
 def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator[tuple[range, Tokens]]:
-    """The rows in their order, as many at a time as `batch_size` and the memory for their logits allow, and trimmed.
+    """The rows in their order, as many at a time as `batch_size` and the memory allow, and trimmed.
+
+    What is in one pass are at most `TOKENS_AT_ONCE` tokens, padding among them, and `LOGITS_AT_ONCE` logits.
 
     Gives (places of the rows, the rows). A row that is too long by itself comes several times, and predicts each time
     the next of its columns: its blocks run again, its logits never stand in memory together.
@@ -84,9 +94,8 @@ def in_chunks(model: LanguageModel, tokens: Tokens, batch_size: int) -> Iterator
     check_batch_size(batch_size)
     first = 0
     while first < len(tokens):
-        size = min(batch_size, len(tokens) - first)
-        while size > 1 and size * _columns(tokens, first, size) > most:
-            size -= 1
+        sizes = range(1, min(batch_size, len(tokens) - first, TOKENS_AT_ONCE) + 1)
+        size = max(1, bisect_right(sizes, 1, key=lambda size: _share(tokens[first : first + size], most)))
         rows = range(first, first + size)
         for part in _by_columns(tokens[rows].trim(), most) if size == 1 else [tokens[rows].trim()]:
             yield rows, part
@@ -98,9 +107,18 @@ def check_batch_size(batch_size: int) -> None:
     check_whole("batch_size", batch_size, 1)
 
 
-def _columns(tokens: Tokens, first: int, size: int) -> int:
-    """In how many columns one of these rows predicts something."""
-    return int(tokens.predicts[first : first + size].any(0).sum())
+def _share(rows: Tokens, most: int) -> float:
+    """How much these rows take of what a pass may have, if `most` positions are unembedded: it grows with every row."""
+    unembedded = len(rows) * int(rows.predicts.any(0).sum())
+    return max(unembedded / most, len(rows) * int(rows.attention.sum(1).max()) / TOKENS_AT_ONCE)
+
+
+def rows_at_once(model: LanguageModel, batch_size: int, width: int) -> int:
+    """How many rows of this width a pass may have of which the last position alone is looked at."""
+    check_batch_size(batch_size)
+    unembedded = 1 if keeps_logits(model) else width
+    most = LOGITS_AT_ONCE // ((vocabulary_of(model) or 1) * unembedded)
+    return max(1, min(batch_size, TOKENS_AT_ONCE // width, most))
 
 
 def _by_columns(row: Tokens, count: int) -> Iterator[Tokens]:

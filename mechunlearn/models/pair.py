@@ -190,6 +190,12 @@ def _tokenizers(before: TransformerBridge, after: TransformerBridge) -> tuple[li
     return [], notes
 
 
+def check_words(before: TransformerBridge, after: TransformerBridge) -> None:
+    """Raises UserError: the same token is another word to the two models, so that predictions cannot be compared."""
+    if problems := _tokenizers(before, after)[0]:
+        raise UserError(f"the models cannot be compared: {problems[0]}; give both the tokenizer that they share")
+
+
 def _row(before: Slot, after: Slot) -> dict[str, object]:
     a, b = before.tensor.detach(), after.tensor.detach()
     differs = not torch.equal(a, b)

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from ..checking import check_frame
 from ..errors import UserError
+from ..frames import check_frame
 from ..reading import named, there
 
 UNFINISHED = ".unfinished-"  # how the names of what is being written begin

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..checking import checked
 from ..errors import UserError, check_whole
 from ..facts import PROMPTS
+from ..frames import check_frame
 from ..models import load, save
 from ..runs import RunFolder, check_files, read_finished, read_frame
 from ..showing import shown
@@ -55,6 +56,7 @@ class Unlearning:
 
         One row a model: `model` ("before", "after"), `step`, then columns of `frame`.
         """
+        check_frame("the frame of this run", self.frame, NEEDED)
         names = [str(name) for name in self.frame]
         names = [name for name in names if name.endswith("_recall") and not name.startswith("fold_")]
         names += [name for name in ("text_loss", "text_kl") if name in self.frame]
@@ -64,7 +66,7 @@ class Unlearning:
     @checked
     def plot(self) -> Figure:
         """Recall and disruption over the steps."""
-        return plot(self.frame, self.about)
+        return plot(check_frame("the frame of this run", self.frame, NEEDED), self.about)
 
     @checked
     def save(self, folder: str | Path) -> Path:

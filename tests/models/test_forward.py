@@ -7,7 +7,15 @@ from torch import nn
 from mechunlearn.errors import UserError
 from mechunlearn.facts import Tokens
 from mechunlearn.models import forward as module, hf, load
-from mechunlearn.models.forward import check_replay, in_chunks, record, resume, scored_logits, unembed
+from mechunlearn.models.forward import (
+    check_replay,
+    in_chunks,
+    record,
+    resume,
+    rows_at_once,
+    scored_logits,
+    unembed,
+)
 
 from ..architectures import NAMES, VOCABULARY, tiny
 from ..pairs import before, changed, rows
@@ -45,6 +53,17 @@ def test_chunks_hold_every_scored_position_once_and_in_order(name, most, monkeyp
     assert places == tokens.predicts.nonzero()[:, 0].tolist()
     whole = plain_logits(model, tokens)
     torch.testing.assert_close(torch.cat(found), whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("most", [1, 12, 24, 30, 10**6])
+def test_no_pass_has_more_tokens_than_are_allowed_whatever_batch_is_asked_for(most, monkeypatch):
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", most)
+    model, tokens = before("llama"), rows((12, 7, 9, 11, 3, 4), answer=2)
+    found = [(list(some), batch.ids.numel()) for some, batch in in_chunks(model, tokens, 10**9)]
+    assert [row for some, _ in found for row in some] == list(range(6))
+    assert all(size <= most or len(some) == 1 for some, size in found)
+    assert len(found) == {1: 6, 12: 5, 24: 3, 30: 3, 10**6: 1}[most]
+    assert [rows_at_once(model, size, 4) for size in (1, 3, 10**9)] == [1, min(3, max(1, most // 4)), max(1, most // 4)]
 
 
 def test_gradients_are_the_callers_choice():

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...facts import Facts, tokenize
 from ...models import compare
-from ...models.forward import measuring, record
+from ...models.forward import measuring, record, rows_at_once
 from ...models.properties import context_of, device_of, tokenizer_of
 from ..splits import groups
 
@@ -50,8 +50,9 @@ def _summed(model: TransformerBridge, facts: Facts, batch_size: int = 32) -> Flo
     tokens = tokenize(facts, tokenizer_of(model), context=context_of(model))
     total = torch.zeros(model.cfg.n_layers, model.cfg.d_model, dtype=torch.float64)
     with measuring(model):
-        for first in range(0, len(tokens), batch_size):
-            batch = tokens[first : first + batch_size].trim().to(device_of(model))
+        size = rows_at_once(model, batch_size, tokens.ids.shape[1])
+        for first in range(0, len(tokens), size):
+            batch = tokens[first : first + size].trim().to(device_of(model))
             rows, last = torch.arange(len(batch)), batch.predicts.int().argmax(1)
             for layer, behind in enumerate(record(model, batch).entries[1:]):
                 total[layer] += behind[rows, last].cpu().double().sum(0)

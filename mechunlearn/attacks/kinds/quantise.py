@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...checking import checked
 from ...models import clone, compare, matched
 from ..base import Attack, Attempt, Given
 from ..weights import matrices, planes, share
@@ -52,6 +53,7 @@ class Quantise(Attack):
 
 
 @torch.no_grad()
+@checked
 def below_bin(before: TransformerBridge, after: TransformerBridge, scheme: str) -> pd.DataFrame:
     """How much of what unlearning did to the weights is too small for a grid to tell.
 

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from ...checking import checked
 from ...dissection.plotting.styles import GREY, style, text
-from ...errors import UserError
+from ...errors import UserError, check_whole
 from ..weights import COLUMNS, SPECTRUM
 
 WORDS = {
@@ -37,6 +37,7 @@ def plot_changes(table: pd.DataFrame, measure: str = "relative_change", *, first
     Raises:
         UserError: the table is neither, or empty (no matrix differs), or has no such measure.
     """
+    check_whole("first", first, 1)
     spectra = set(SPECTRUM) <= set(table.columns)
     if not spectra and not set(COLUMNS) <= set(table.columns):
         raise UserError("plot_changes draws the table of weight_changes or of change_spectra; this is neither")

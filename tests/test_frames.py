@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mechunlearn.attacks.summary import curve, recovered, steps_to_recover, summarise_attacks
-from mechunlearn.checking import check_frame
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import paired, summarise_measures
+from mechunlearn.frames import check_frame
 from mechunlearn.unlearning import Unlearning
 
 ROWS = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan], "right": [True, False]})
