@@ -41,7 +41,7 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     reach: dict[str, list[Tensor]] = {}
     for some in sweep.planned(tokens, len(tokens)):  # as many facts at a time as their logits allow
         these = tokens[some].trim()
-        passes, reference = sweep.record(these)
+        passes, reference = next(sweep.record(these))  # of an answer too long for the memory its beginning
         for control, measured in _of_facts(sweep, passes, reference):
             found.setdefault(control, []).append(measured)
         for site in _activation_sites(sweep):

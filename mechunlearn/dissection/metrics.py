@@ -16,10 +16,10 @@ A distance of your own is measured, summarised and drawn like these, once it has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -27,6 +27,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 COMPARED_AT_ONCE = 4_000_000  # logits compared at a time: 32 MB in float64, some eight times over
+
+
+class Counts(NamedTuple):
+    """How many positions of each fact are compared, and how many predict its answer."""
+
+    compared: Int[Tensor, " fact"]
+    predicts: Int[Tensor, " fact"]
+
+    @classmethod
+    def of(
+        cls,
+        facts: Int[Tensor, " scored"],
+        compared: Bool[Tensor, " scored"],
+        predicts: Bool[Tensor, " scored"],
+        n_facts: int,
+    ) -> Counts:
+        """Counted over scored positions, each of which belongs to one of `facts`."""
+        return cls(*(torch.bincount(facts[which], minlength=n_facts) for which in (compared, predicts)))
 
 
 @dataclass(frozen=True)
@@ -39,19 +57,12 @@ class Reference:
     compared: Bool[Tensor, " scored"]  # positions that distances of predictions count
     predicts: Bool[Tensor, " scored"]  # positions that predict an answer token
     n_facts: int
-    whole: Reference | None = None  # what this is a part of
+    counts: Counts | None = None  # of all positions, where these are a part of them
 
     @property
-    def n_compared(self) -> Int[Tensor, " fact"]:
-        """How many positions of each fact are compared; of a part, how many in all."""
-        held = self if self.whole is None else self.whole
-        return torch.bincount(held.facts[held.compared], minlength=held.n_facts)
-
-    @property
-    def n_predicts(self) -> Int[Tensor, " fact"]:
-        """How many tokens each answer has; of a part, how many in all."""
-        held = self if self.whole is None else self.whole
-        return torch.bincount(held.facts[held.predicts], minlength=held.n_facts)
+    def of_all(self) -> Counts:
+        """How many positions each fact has in all."""
+        return Counts.of(self.facts, self.compared, self.predicts, self.n_facts) if self.counts is None else self.counts
 
     def parts(self, size: int) -> Iterator[tuple[slice, Reference]]:
         """As many scored positions at a time, and where they stand."""
@@ -69,7 +80,7 @@ class Reference:
                     self.compared[at],
                     self.predicts[at],
                     self.n_facts,
-                    self,
+                    self.of_all,
                 ),
             )
 
@@ -123,7 +134,7 @@ class Pair:
 
     def mean(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
         """The mean over each fact's compared positions; of a part, what it adds to that mean."""
-        return self._sum(values, self.reference.compared) / self.reference.n_compared.clamp(min=1)
+        return self._sum(values, self.reference.compared) / self.reference.of_all.compared.clamp(min=1)
 
     def over_answer(self, values: Float[Tensor, "patch scored"]) -> Float[Tensor, "patch fact"]:
         """The sum over the positions that predict each fact's answer."""
@@ -200,10 +211,23 @@ def distances(
 def measured(
     reference: Reference, logits: Float[Tensor, "patch scored vocab"]
 ) -> dict[str, Float[Tensor, "patch fact"]]:
-    """Every distance of every patch and fact, and what `of_answer` says; a bounded number of logits at a time."""
+    """Every distance of every patch and fact, and what `of_answer` says."""
+    return whole(summed(reference, logits))
+
+
+def summed(reference: Reference, logits: Float[Tensor, "patch scored vocab"]) -> dict[str, Float[Tensor, "patch fact"]]:
+    """What `measured` gives, as sums that can be added up over parts of long answers before `whole` is made of them.
+
+    A bounded number of logits is compared at a time.
+    """
     most = max(1, COMPARED_AT_ONCE // max(1, logits[0].numel()))
     found = [_of_some(reference, some) for some in logits.split(most)]
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def whole(sums: Mapping[str, Float[Tensor, "patch fact"]]) -> dict[str, Float[Tensor, "patch fact"]]:
+    """The measurements, of their sums over all parts."""
+    return {name: METRICS[name].of_sum(value) if name in METRICS else value for name, value in sums.items()}
 
 
 def _of_some(
@@ -214,7 +238,7 @@ def _of_some(
         pair = Pair(part, logits[:, at])
         values = {name: metric.distance(pair) for name, metric in METRICS.items()} | of_answer(pair)
         total = {name: value + total[name] if total else value for name, value in values.items()}
-    return {name: METRICS[name].of_sum(value) if name in METRICS else value for name, value in total.items()}
+    return total
 
 
 def of_answer(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
@@ -229,7 +253,7 @@ def of_answer(pair: Pair) -> dict[str, Float[Tensor, "patch fact"]]:
     places = (logits > right).sum(-1).double() + ((logits == right).sum(-1) + 1).double() / 2
     ranks = torch.zeros_like(pair.patched[..., 0])
     ranks[:, at] = places
-    count = pair.reference.n_predicts.clamp(min=1)
+    count = pair.reference.of_all.predicts.clamp(min=1)
     logprob = pair.over_answer(pair.at_target(pair.patched_log))
     return {"logprob": logprob, "rank": pair.over_answer(ranks) / count}
 

@@ -15,7 +15,7 @@ Arms that resume at the same block run together, stacked along the batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -107,7 +107,7 @@ def places(positions: str | Sequence[int], sites: Iterable[Site], tokens: Tokens
 
 @dataclass(frozen=True)
 class Passes:
-    """One pass of each model over a batch of facts, what is looked at, and where patches write."""
+    """One pass of each model over a batch of facts, what is looked at (all or some of it), and where patches write."""
 
     donor: Trace
     own: Trace  # the recipient's
@@ -193,14 +193,22 @@ class Patcher:
         scored: Bool[Tensor, "fact pos"],
         where: Bool[Tensor, "fact pos"] | None,
         chosen: list[Patch],
-    ) -> Passes:
-        """Run both models once over these facts, and keep what the chosen patches need."""
+        most: int,
+    ) -> Iterator[tuple[slice, Passes]]:
+        """Run both models once over these facts, and keep what the chosen patches need.
+
+        What is scored comes at most so many positions at a time, and which of them these are: logits of all would not
+        fit into memory where answers are long and the vocabulary is large.
+        """
         deltas = {self._delta_layer(patch) for patch in chosen} - {None}
         donor = record(self.donor, tokens, {hook for patch in chosen for hook in patch.hooks})
         own = record(self.recipient, tokens, {f"blocks.{layer}.mlp.hook_post" for layer in deltas})
         facts, places = torch.nonzero(scored, as_tuple=True)
-        says = unembed(self.donor, donor.entries[-1][facts, places])
-        return Passes(donor, own, facts, places, says, unembed(self.recipient, own.entries[-1][facts, places]), where)
+        for first in range(0, len(facts), most):
+            at = slice(first, first + most)
+            some = facts[at], places[at]
+            says = unembed(self.donor, donor.entries[-1][some])
+            yield at, Passes(donor, own, *some, says, unembed(self.recipient, own.entries[-1][some]), where)
 
     def arm(self, patch: Patch, passes: Passes, behind: dict[str, Tensor]) -> Arm:
         """What the patch does.

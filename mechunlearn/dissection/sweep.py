@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
@@ -21,12 +22,21 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..facts import Tokens, paper_positions
 from ..models.forward import LOGITS_AT_ONCE
 from ..runs import RunFolder
-from .metrics import METRICS, Reference, distances, measured, rounding
+from .metrics import METRICS, Counts, Reference, distances, rounding, summed, whole
 from .patches import Passes, Patch, Patcher
 from .positions import Where, chosen as checked_positions, mask
 
 DONOR, PLAIN = -2, -1  # in place of a patch's number: the donor, and the recipient unpatched
 SCORED_AT_ONCE = 2**23  # logits of the facts that are measured together: 32 MB in float32 for each model and patch
+
+
+class Piece(NamedTuple):
+    """What was measured at some scored positions, with a row a patch, one of the recipient and one of the donor."""
+
+    sums: dict[str, Float[Tensor, "row fact"]]  # parts of what `metrics.whole` makes measurements of
+    said: Int[Tensor, "row predicting"]  # the most probable token
+    rows: Int[Tensor, " predicting"]  # the fact that each predicting position belongs to
+    noise: dict[str, float]
 
 
 class Sweep:
@@ -81,21 +91,28 @@ class Sweep:
     def planned(self, tokens: Tokens, batch_size: int) -> list[list[int]]:
         """The rows that are measured together."""
         lengths = tokens.attention.sum(1)
-        paper = self.positions == "paper"
-        scored = (tokens.predicts | paper_positions(tokens) if paper else tokens.predicts).sum(1)
-        most = SCORED_AT_ONCE // self.recipient.cfg.d_vocab
+        scored = self._scored(tokens).sum(1)
         planned, positions = list[list[int]](), 0
         for row in torch.argsort(lengths, stable=True).tolist():
             positions += int(scored[row])
             full = not planned or (len(planned[-1]) + 1) * int(lengths[row]) > self.max_tokens
-            if full or len(planned[-1]) == batch_size or positions > most:
+            if full or len(planned[-1]) == batch_size or positions > self._most:
                 planned.append([])
                 positions = int(scored[row])
             planned[-1].append(row)
         return planned
 
+    def _scored(self, tokens: Tokens) -> Bool[Tensor, "fact pos"]:
+        """The positions whose logits are looked at: compared, or predicting the answer."""
+        return tokens.predicts | paper_positions(tokens) if self.positions == "paper" else tokens.predicts
+
+    @property
+    def _most(self) -> int:
+        """How many scored positions stand in memory together."""
+        return max(1, SCORED_AT_ONCE // self.recipient.cfg.d_vocab)
+
     @torch.no_grad()
-    def measure(self, tokens: Tokens, progress: Callable[[int], object] = lambda _: None) -> pd.DataFrame:
+    def measure(self, tokens: Tokens, progress: Callable[[float], object] = lambda _: None) -> pd.DataFrame:
         """Every patch on these facts; `progress` is told how many patches were just finished.
 
         Returns:
@@ -104,26 +121,35 @@ class Sweep:
             position; None for patches of one position), `logprob` (nats) and `rank` of the answer
             (`metrics.of_answer`), and `noise:…`, how far the computation itself moved each metric in this batch.
         """
-        passes, reference = self.record(tokens.to(next(self.recipient.parameters()).device))
+        held = tokens.to(next(self.recipient.parameters()).device)
+        count = -(-int(self._scored(held).sum()) // self._most)  # pieces; a patch is finished when it is in all of them
+        told = progress if count == 1 else lambda patches: progress(patches / count)
+        pieces = [self._piece(*some, told) for some in self.record(held)]
+        sums = {name: torch.stack([piece.sums[name] for piece in pieces]).sum(0) for name in pieces[0].sums}
+        said, rows = (torch.cat([getattr(piece, name) for piece in pieces], -1) for name in ("said", "rows"))
+        noise = {name: max(piece.noise[name] for piece in pieces) for name in METRICS}
+        return self._frame(tokens, rows, whole(sums), said, noise)
+
+    def _piece(self, passes: Passes, reference: Reference, progress: Callable[[float], object]) -> Piece:
+        """Every patch, the recipient and the donor on some of the scored positions."""
         # A patch that cannot change a bit is not run: it is as the recipient. One row more, the last, is the recipient.
         rows = len(self.chosen) + 1
-        found = {name: value.repeat(rows, 1) for name, value in measured(reference, passes.plain[None]).items()}
+        found = {name: value.repeat(rows, 1) for name, value in summed(reference, passes.plain[None]).items()}
         said = passes.plain.argmax(-1)[reference.predicts].repeat(rows, 1)
         noise = rounding(reference, passes.plain.dtype)
         for numbers, logits, control in self.patched(passes):
-            for name, value in measured(reference, logits).items():
+            for name, value in summed(reference, logits).items():
                 found[name][numbers] = value
             said[numbers] = logits.argmax(-1)[:, reference.predicts]
             if control is not None:  # nothing was patched there: what it moved is noise
                 moved = distances(reference.of_first_fact(passes.plain), control[None])
                 noise = {name: max(noise[name], float(value)) for name, value in moved.items()}
             progress(len(numbers))
-        of_donor = measured(reference, passes.reference[None])
+        of_donor = summed(reference, passes.reference[None])
         of_donor |= {name: torch.zeros_like(of_donor[name]) for name in METRICS}
-        found = {name: torch.cat([value, of_donor[name]]) for name, value in found.items()}
+        sums = {name: torch.cat([value, of_donor[name]]) for name, value in found.items()}
         says = passes.reference.argmax(-1)[reference.predicts]
-        rows = reference.facts[reference.predicts]
-        return self._frame(tokens, rows, found, torch.cat([said, says[None]]), noise)
+        return Piece(sums, torch.cat([said, says[None]]), reference.facts[reference.predicts], noise)
 
     def _frame(
         self,
@@ -147,18 +173,26 @@ class Sweep:
             }
         )
 
-    def record(self, tokens: Tokens) -> tuple[Passes, Reference]:
-        """Run both models once over these facts, as far as any scored position needs."""
+    def record(self, tokens: Tokens) -> Iterator[tuple[Passes, Reference]]:
+        """Run both models once over these facts, as far as any scored position needs; what is scored, in pieces.
+
+        Facts are planned so that there is one piece, unless a single one has more than may stand in memory together.
+        """
         # What comes later than the last scored position cannot reach back.
         end = int(tokens.predicts.any(0).nonzero().max()) + 1
         needed = tokens if self.positions == "paper" else tokens.columns(end)
         compared = paper_positions(needed) if self.positions == "paper" else needed.predicts
-        passes = self.patcher.record(needed, compared | needed.predicts, mask(self.positions, needed), self.chosen)
         following = torch.cat([tokens.ids[:, 1:], tokens.ids[:, -1:]], dim=1)
-        at = passes.facts, passes.places
-        return passes, Reference(
-            passes.reference, following[at], passes.facts, compared[at], needed.predicts[at], len(tokens)
-        )
+        scored = self._scored(needed)
+        targets, compares, predicts = following[:, : scored.shape[1]][scored], compared[scored], needed.predicts[scored]
+        facts = scored.nonzero()[:, 0]
+        counts = Counts.of(facts, compares, predicts, len(tokens))
+        where = mask(self.positions, needed)
+        for at, passes in self.patcher.record(needed, scored, where, self.chosen, self._most):
+            yield (
+                passes,
+                Reference(passes.reference, targets[at], passes.facts, compares[at], predicts[at], len(tokens), counts),
+            )
 
     def patched(self, passes: Passes) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
         """Logits of every patch at the scored positions, batch by batch.

@@ -67,7 +67,7 @@ def full_forward(model, donor, cache, patch, tokens, where=None):
 @torch.no_grad()
 def all_logits(sweep, tokens):
     found = {}
-    passes, _ = sweep.record(tokens)
+    ((passes, _),) = sweep.record(tokens)
     for numbers, logits, _ in sweep.patched(passes):
         found |= dict(zip(numbers, logits, strict=True))
     return passes, found
@@ -258,6 +258,17 @@ def test_no_more_logits_stand_together_than_are_allowed(where, monkeypatch):
     assert max(shape[0] * shape[1] for shape in shapes) == 2
     for name in ("mse", "kl", "answer_logprob", "rank", "logprob"):
         np.testing.assert_allclose(pieces[name], parts[name], rtol=1e-12, atol=1e-15)
+    # An answer whose logits do not fit is scored piece by piece, and its blocks run again for each.
+    monkeypatch.setattr(sweep_module, "SCORED_AT_ONCE", vocabulary)
+    shapes.clear()
+    told = []
+    split = pd.concat([sweep.measure(tokens[[row]].trim(), told.append) for row in range(4)], ignore_index=True)
+    assert {shape[:2] for shape in shapes} == {(1, 1)}
+    assert sum(told) == pytest.approx(4 * LAYERS)
     keys = ["patch", "question"]
+    split, parts = (frame.sort_values(keys, ignore_index=True) for frame in (split, parts))
+    assert list(split["said"]) == list(parts["said"])
+    for name in ("mse", "kl", "answer_logprob", "rank", "logprob"):
+        np.testing.assert_allclose(split[name], parts[name], rtol=1e-4, atol=1e-9)
     a, b = (frame.sort_values(keys, ignore_index=True) for frame in (whole, parts))
     pd.testing.assert_frame_equal(a[[*keys, "mse", "rank"]], b[[*keys, "mse", "rank"]], rtol=1e-4)
