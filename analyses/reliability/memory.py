@@ -28,6 +28,7 @@ from mechunlearn.facts import organism_text
 
 VOCABULARY = 256_000
 MOST = 3.0  # GB beyond what was there before
+TRAINED = {"unlearn, 4 answers of 500 tokens": 10.0}  # one batch's logits and gradients; accumulation makes it smaller
 WORDS = " ".join(organism_text("train")[:200]).split()
 Verb = Callable[[Any, Any], Any]
 
@@ -57,11 +58,15 @@ def facts(count: int, words: int) -> mu.Facts:
 QUIET: dict[str, Any] = {"progress": False, "prompts": "own"}
 TEXTS = [passage(n * 50, 250) for n in range(8)]
 SHORT, LONG = facts(32, 4), facts(8, 350)
+PROMPTS = mu.Facts(mu.Fact(passage(n * 3, 350), "umber ash", role="forget") for n in range(32))
 STEPS: dict[str, Any] = {"steps": 1, "batch_size": 4, **QUIET}
 CASES: dict[str, Verb] = {  # of the model before and after
     "evaluate, 8 passages": lambda a, b: mu.evaluate(b, SHORT, text=TEXTS, before=a, **QUIET),
     "evaluate, 8 answers of 500 tokens": lambda _, b: mu.evaluate(b, LONG, measures=["recall", "rank"], **QUIET),
     "evaluate, batch_size=1": lambda a, b: mu.evaluate(b, LONG, text=TEXTS, before=a, batch_size=1, **QUIET),
+    "evaluate, what is said to 32 prompts": lambda a, b: mu.evaluate(
+        b, PROMPTS, before=a, measures=["rouge_l"], max_new_tokens=2, **QUIET
+    ),
     "dissect": lambda a, b: mu.dissect(a, b, SHORT.forget, **QUIET),
     "dissect, max_tokens=1": lambda a, b: mu.dissect(a, b, SHORT.forget, max_tokens=1, **QUIET),
     "dissect, answers of 500 tokens": lambda a, b: mu.dissect(
@@ -112,7 +117,7 @@ def main() -> None:
         print(row, "" if done.returncode == 0 else done.stderr[-300:], flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    sys.exit(any("died" in row or row["peak"] - row["before"] > MOST for row in found))
+    sys.exit(any("died" in row or row["peak"] - row["before"] > TRAINED.get(row["case"], MOST) for row in found))
 
 
 if __name__ == "__main__":
