@@ -80,7 +80,7 @@ def modules_of(values: dict[str, Any], state: State) -> list[nn.Module]:
 
 def words(call: str, argument: str, value: Any) -> tuple[str, ...]:
     """Of which a message must hold one."""
-    shown = (str(value),) if isinstance(value, str) and len(value) > 2 else ()
+    shown = (str(value)[:40],) if isinstance(value, str) and len(value) > 2 else ()
     models = OF_MODELS if argument in MODELS else ()
     return (argument, *ALSO.get(argument, ()), *shown, *models) if argument else call.split()[:1]  # type: ignore[return-value]
 

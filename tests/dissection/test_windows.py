@@ -51,7 +51,7 @@ def test_what_is_no_window_is_refused(text):
 
 @pytest.mark.parametrize("window", [(0, 4), (-1, 2), (2, 1)])
 def test_windows_outside_the_model_are_refused(window):
-    with pytest.raises(UserError, match="layers 0 to 3|first ≤ last, from 0 on"):
+    with pytest.raises(UserError, match=r"layers 0 to 3|first ≤ last, from 0 on"):
         given([window])(4)
 
 

@@ -141,3 +141,12 @@ def test_an_architecture_that_is_not_replayed_is_refused(monkeypatch):
     monkeypatch.setattr(model.original_model, "forward", doubled)
     with pytest.raises(UserError, match="not supported"):
         check_replay(model, rows())
+
+
+def test_the_check_of_a_replay_looks_at_few_positions_of_long_answers(monkeypatch):
+    """Of each row the last ones that predict: logits of all would not fit where vocabularies are large."""
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 8 * 3 * VOCABULARY)
+    seen, unembedded = [], module.unembed
+    monkeypatch.setattr(module, "unembed", lambda model, rows: seen.append(len(rows)) or unembedded(model, rows))
+    assert check_replay(before("gemma2"), rows((12, 9, 11), answer=6)) < 1e-4
+    assert set(seen) == {12, 6}  # three positions of each of two rows, twice; three of one, twice
