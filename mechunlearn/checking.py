@@ -27,6 +27,7 @@ OPENED = frozenset({  # what is opened by `load`, `Facts.of` and `method_of`, wh
 WORDS: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None",
 }  # fmt: skip
+MOST = 10**300  # beyond any number that is computed with
 SHORT = 60  # characters of a value that an error shows
 
 
@@ -63,9 +64,10 @@ def check_number(
     name: str, value: Any, *, least: int | float = -math.inf, above: int | float = -math.inf, most: int | float = 1e12
 ) -> None:
     """Raises UserError: no number, or one that lies outside these bounds."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+    whole = isinstance(value, numbers.Integral)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not (whole or math.isfinite(value)):
         raise UserError(f"{name} must be a number, not {shown(value)}")
-    value = float(value)
+    value = float(max(-MOST, min(MOST, int(value)))) if whole else float(value)  # some have thousands of digits
     if value <= above:
         raise UserError(f"{name} must be above {above:g}, not {value:g}")
     if value < least:

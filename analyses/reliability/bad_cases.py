@@ -362,7 +362,7 @@ def file_cases() -> Iterator[Case]:
 def model_cases() -> Iterator[Case]:
     for name, make in MODELS.items():
         line = GOOD["evaluate"].replace("organism", "./broken")
-        yield Case(f"model/{name}", tuple(line.split()), make, ("broken",))
+        yield Case(f"model/{name}", tuple(line.split()), make, ("broken", "context"))
     for name, make in CHATS.items():
         line = GOOD["evaluate"].replace("organism", "broken").replace("facts.jsonl", "chat.jsonl")
         yield Case(f"chat/{name}", tuple(line.split()), make, ("template", "chat"))

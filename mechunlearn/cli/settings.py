@@ -110,7 +110,7 @@ def assignments(lines: Sequence[str] | None) -> dict[str, Any]:
         name, equals, value = line.partition("=")
         if not (equals and name.strip() and value.strip()):
             raise UserError(f"{line!r}: write a setting as name=value (several of a list: kl=0.01,near=0.9)")
-        found[name.strip()] = _value(value.strip())
+        found[name.strip()] = _value(name.strip(), value.strip())
     return found
 
 
@@ -118,13 +118,13 @@ def limits(line: str | None, alone: str) -> dict[str, Any] | None:
     """`"kl=0.01,near=0.9"` by name; a bare number is the one called `alone`."""
     if line is None:
         return None
-    return {alone: _value(line)} if "=" not in line else assignments(line.split(","))
+    return {alone: _value(alone, line)} if "=" not in line else assignments(line.split(","))
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise UserError(f"the value {shown(text)}: brackets are nested too deeply to be read") from None
+        raise UserError(f"{name}={shown(text)}: brackets are nested too deeply to be read") from None
     except ValueError:
         return text

@@ -76,8 +76,9 @@ def check_ids(model: LanguageModel, ids: Int[Tensor, "row pos"], names: Sequence
         row = int((ids == largest).any(1).nonzero()[0])
         words = getattr(model, "tokenizer", None)
         word = f" ({words.convert_ids_to_tokens(largest)!r})" if words is not None else ""
+        model_name = getattr(getattr(model, "cfg", None), "model_name", "the model")
         raise UserError(
-            f"fact {names[row]!r}: token {largest}{word} lies beyond the embedding of {size}; resize it "
+            f"{model_name}: fact {names[row]!r}: token {largest}{word} lies beyond the embedding of {size}; resize it "
             "(resize_token_embeddings) or take the tokenizer that the model was trained with"
         )
 

@@ -159,8 +159,10 @@ def told(name: str, tell: Callable[[], Told]) -> Told:
     """
     try:
         return tell()
-    except UserError:
-        raise
+    except UserError as error:
+        if name in str(error):
+            raise
+        raise UserError(f"{name}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
         raise UserError(
             f"{name}: what its run.json and frames say cannot be told ({type(error).__name__}: {error}); were they "

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ..checking import checked
+from ..checking import MOST, checked, shown
 from ..errors import UserError
 from .catalogue import METHODS
 from .loop.budget import Budget
@@ -108,9 +108,9 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         elif _is_a(value, kind):
             return value
     # Only now: a place in the depth tells 2 from 2.0, and a field that is nothing but a float takes both.
-    if float in kinds and _is_a(value, int):
+    if float in kinds and _is_a(value, int) and abs(value) < MOST:
         return float(value)
-    raise UserError(f"{name} is {_words(hint)}, not {value!r}")
+    raise UserError(f"{name} is {_words(hint)}, not {shown(value)}")
 
 
 def _is_a(value: Any, kind: type) -> bool:
