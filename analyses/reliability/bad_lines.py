@@ -99,7 +99,8 @@ def judged(case: Case, code: int, stderr: str, changed: list[str], grown: float)
         return "poor", f"{len(answers)} answers: {stderr.strip()[-200:]}"
     if len(answers[0]) < LEAST:
         return "poor", f"says nothing: {told}"
-    if case.tells and not any(word.lower() in told.lower().replace("_", "-") for word in case.tells if word):
+    named = f"{told} {told.replace('_', '-')}".lower()  # options have other marks than the arguments that they become
+    if case.tells and not any(word.lower() in named for word in case.tells if word):
         return "poor", f"does not name the thing at fault: {told}"
     return "well", told
 
