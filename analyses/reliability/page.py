@@ -42,7 +42,7 @@ held with both models opened, `peak` what it held at most, in GB.
 TESTED = """
 ## What tests hold
 
-- A hostile page (20 payloads in every text that a run keeps) in Chromium, without its content policy: nothing runs, and
+- A hostile page (20 payloads in the texts that a run keeps) in Chromium, without its content policy: nothing runs, and
   nothing is asked for (`tests/reporting/test_in_a_browser.py`).
 - No connection is tried at import, nor by any verb; what a run folder holds of the machine is nothing: no path, no name
   of host or user, no variable (`tests/test_alone.py`).

@@ -25,6 +25,18 @@ HOSTILE = [
     "שלום عربي \u202e overridden",
     "👩‍🔬 e\u0301 \u0000 \u2028",
     "long " * 2000,
+    "<svg onload=\"document.title='owned'\"><animate onbegin=\"document.title='owned'\"/></svg>",
+    "<iframe srcdoc=\"<script>parent.document.title='owned'</script>\"></iframe>",
+    "<a href=\"javascript:document.title='owned'\" autofocus onfocus=\"document.title='owned'\">a</a>",
+    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/owned'><base href='http://127.0.0.1:9/'>",
+    "<style>@import 'http://127.0.0.1:9/owned.css'; body { background: url(http://127.0.0.1:9/owned) }</style>",
+    "<link rel=stylesheet href=http://127.0.0.1:9/owned.css><img src=http://127.0.0.1:9/owned.png>",
+    "<math><mtext></p><img src=x onerror=\"document.title='owned'\"></mtext></math>",
+    "<details open ontoggle=\"document.title='owned'\"><video src=x onerror=\"document.title='owned'\"></details>",
+    "<object data=\"data:text/html,<script>parent.document.title='owned'</script>\"></object>",
+    "]]></textarea></title></style></template><script>document.title='owned'</script>",
+    "\\u003cscript\\u003edocument.title='owned'\\u003c/script\\u003e &lt;script&gt;owned&lt;/script&gt;",
+    "${document.title='owned'} `+(document.title='owned')+` %{customdata} <b onmouseover=document.title='owned'>b</b>",
 ]
 
 
