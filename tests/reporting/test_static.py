@@ -39,9 +39,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    synthetic.write_dissection(
-        tmp_path / "npo" / "dissection", table=synthetic.frame(22), hostile=HOSTILE
-    )
+    synthetic.write_dissection(tmp_path / "npo" / "dissection", table=synthetic.frame(22), hostile=HOSTILE)
     synthetic.write_unlearning(tmp_path / "npo")
     recalls = {("relearn", HOSTILE[0]): (0.6, 0.1), ("prompts", "few_shot & 50 %"): (0.2, 0.05)}
     synthetic.write_attacks(tmp_path / "attacks", synthetic.attack_frame(recalls))
