@@ -1,6 +1,7 @@
 """Frames that are given or read back hold what they must; else it is said what is wrong, before a computation."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import paired, summarise_measures
 from mechunlearn.frames import check_frame
+from mechunlearn.runs.files import digest, read_frame
 from mechunlearn.unlearning import Unlearning
 
 ROWS = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan], "right": [True, False]})
@@ -51,6 +53,19 @@ def test_missing_and_repeated_columns_are_named():
         check_frame("it", ROWS[["name", "right"]], KINDS)
     with pytest.raises(UserError, match="the column name twice"):
         check_frame("it", pd.concat([ROWS, ROWS[["name"]]], axis=1), KINDS)
+
+
+def test_nobody_waits_at_a_pipe_in_place_of_a_frame(tmp_path):
+    os.mkfifo(tmp_path / "frame.parquet")
+    with pytest.raises(UserError, match="no regular file"):
+        read_frame(tmp_path / "frame.parquet")
+    with pytest.raises(OSError, match="no regular file"):
+        digest(tmp_path / "frame.parquet")
+
+
+def test_one_field_is_not_read_letter_by_letter():
+    with pytest.raises(UserError, match="by must be a list of fields"):
+        summarise_measures(None, by="fold")
 
 
 ODD = st.one_of(

@@ -20,6 +20,8 @@ NEEDED: dict[str, Any] = {"question": str, "fact": str, "role": str | None}  # c
 
 def check_groups(by: Sequence[str]) -> None:
     """Raises UserError unless `by` names fields that facts can be grouped by."""
+    if isinstance(by, str):
+        raise UserError(f"by must be a list of fields, not the text {by!r}: by=[{by!r}]")
     unknown = [field for field in by if field not in LABELS]
     if twice := {field for field in by if list(by).count(field) > 1}:
         raise UserError(f"facts cannot be grouped by {min(twice)} twice")

@@ -89,8 +89,8 @@ def read_frame(path: str | Path, needed: Mapping[str, Any] = MappingProxyType({}
     Raises:
         UserError: no such file, not a Parquet file, or one without the columns that are `needed` (as `check_frame`).
     """
-    if Path(path).is_dir():
-        raise UserError(f"{path}: is a folder where a frame should be; was the run folder changed?")
+    if there(path) and not Path(path).is_file():  # nobody waits at a pipe
+        raise UserError(f"{path}: is no regular file where a frame should be; was the run folder changed?")
     try:
         frame = pd.read_parquet(path)
     except FileNotFoundError as error:
@@ -110,6 +110,8 @@ def digest(held: Path | bytes) -> str:
     """A short hash of what a file holds."""
     if isinstance(held, bytes):
         return hashlib.blake2b(held, digest_size=16).hexdigest()
+    if held.exists() and not held.is_file():  # nobody waits at a pipe
+        raise OSError(None, "no regular file")
     with held.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
