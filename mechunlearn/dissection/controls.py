@@ -41,11 +41,15 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     reach: dict[str, list[Tensor]] = {}
     for some in sweep.planned(tokens, len(tokens)):  # as many facts at a time as their logits allow
         these = tokens[some].trim()
-        passes, reference = next(sweep.record(these))  # of an answer too long for the memory its beginning
+        pieces = sweep.record(these)
+        passes, reference = next(pieces)  # of an answer too long for the memory its beginning
         for control, measured in _of_facts(sweep, passes, reference):
             found.setdefault(control, []).append(measured)
         for site in _activation_sites(sweep):
             reach.setdefault(site, []).append(_moved(sweep, site, passes, reference, floor))
+        for passes, reference in pieces:  # noise late in an answer moves only what comes behind it
+            for site, moved in reach.items():
+                moved[-1] |= _moved(sweep, site, passes, reference, floor)
     rows = [
         _row(control, metric, value)
         for control, parts in found.items()

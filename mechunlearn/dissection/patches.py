@@ -38,6 +38,8 @@ from .windows import Family
 EMBEDDING = -1  # in place of a block to resume at: in front of all of them
 POSITIONWISE = ("hook_attn_out", "hook_mlp_out", "mlp.hook_post", "mlp.hook_pre", "mlp.hook_pre_linear", "attn.hook_z")
 
+BY_HEAD = ("attn.hook_pattern", "attn.hook_attn_scores")  # hooks whose positions stand behind the heads
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -298,6 +300,10 @@ def _where(
     where = None
     if positions is not None:
         where = positions.reshape(*positions.shape, *[1] * (value.dim() - 2))
+        if hook.endswith(BY_HEAD):  # (fact, head, query, key)
+            where = positions[:, None, :, None]
+        elif value.shape[:2] != positions.shape:
+            raise UserError(f"{hook} has the shape {tuple(value.shape)}, not one row a fact and position; give 'all'")
     if select:
         # Heads lie on the last axis but one of hook_z (fact, pos, head, d_head), everything else on the last.
         axis = 2 if hook.endswith("hook_z") else value.dim() - 1

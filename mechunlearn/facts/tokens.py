@@ -197,11 +197,11 @@ def check_passages(texts: Sequence[str] | None, name: str) -> None:
     for number, text in enumerate(texts or ()):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{name}[{number}] is no passage of text but {shown(text)}")
-        if isinstance(text, str) and len(text) > LONGEST_PASSAGE:
+        if len(text) > LONGEST_PASSAGE:
             raise UserError(
                 f"{name}[{number}] has {len(text):,} characters; give passages of at most {LONGEST_PASSAGE:,} each"
             )
-        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise UserError(f"{name}[{number}] holds half a character (a lone surrogate); mend the text {text!a:.60}")
 
 

@@ -1,5 +1,7 @@
 """Positions count within each fact, whatever it is padded to and whoever it is measured with."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,19 @@ def test_facts_without_a_place_are_no_control_facts_and_all_of_them_are_refused(
     short = FACTS.with_items([fact for fact in FACTS if " " not in fact.prompt])
     with pytest.raises(UserError, match="no question has a token there"):
         dissect(*pair, short, sites="residual", windows="single", positions="prompt", progress=False)
+
+
+def test_positions_of_a_pattern_are_those_of_its_queries(pair):
+    """The first token attends to itself alone in either model: patched there, nothing can come back."""
+    options = {"sites": "blocks.{l}.attn.hook_pattern", "windows": "all", "progress": False}
+    for positions, moves in (([0], False), ([-1], True)):
+        frame = dissect(*pair, FACTS, positions=positions, **options).frame
+        assert (frame["distance"].sub(frame["baseline"]).abs() > 1e-6).any() == moves
+
+
+def test_noise_late_in_a_long_answer_reaches_it_in_pieces(pair, monkeypatch):
+    monkeypatch.setattr(sys.modules["mechunlearn.dissection.sweep"], "SCORED_AT_ONCE", pair[0].cfg.d_vocab)
+    long = FACTS.with_items([Fact("w5 w6", "w7 w8 w9 w10")])
+    controls = dissect(*pair, long, sites="residual", windows="all", positions=[-1], progress=False).controls
+    reach = controls[controls["metric"] == "share of facts"]
+    assert reach["measured"].tolist() == [1.0]
