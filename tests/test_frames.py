@@ -16,6 +16,8 @@ from mechunlearn.frames import check_frame
 from mechunlearn.runs.files import digest, read_frame
 from mechunlearn.unlearning import Unlearning
 
+from .reporting import synthetic
+
 ROWS = pd.DataFrame({"name": ["a", "b"], "count": [1, 2], "share": [0.5, np.nan], "right": [True, False]})
 KINDS = {"name": str, "count": int, "share": float | None, "right": bool}
 
@@ -31,7 +33,7 @@ def test_a_frame_of_the_right_kinds_passes():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": [1, 2]}, "name must hold a text"),
+        ({"name": [1.5, 2]}, "name must hold a text"),
         ({"name": [["a"], ["b"]]}, "name must hold a text"),
         ({"name": ["a", None]}, "name has rows without a value"),
         ({"count": [1.5, 2]}, "count must hold a whole number"),
@@ -82,6 +84,52 @@ def test_no_frame_ends_in_an_error_that_is_not_ours(columns):
             verb(frame)
     with pytest.raises(UserError):
         paired(frame, frame)
+
+
+def by_csv(frame, path):
+    frame.to_csv(path, index=False)
+    return pd.read_csv(path)
+
+
+def by_json(frame, path):
+    frame.to_json(path, orient="records")
+    return pd.read_json(path)
+
+
+def by_arrow(frame, path):
+    frame.to_parquet(path)
+    return pd.read_parquet(path, dtype_backend="pyarrow")
+
+
+def by_categories(frame, path):
+    return frame.astype({name: "category" for name in frame if frame[name].dtype == object})
+
+
+def by_an_index(frame, path):
+    return frame.set_index(["fact", "question"], drop=False)
+
+
+@pytest.mark.parametrize("kept", [by_csv, by_json, by_arrow, by_categories, by_an_index])
+@pytest.mark.parametrize(
+    ("verb", "frame"),
+    [
+        (summarise_recovery, synthetic.frame(6, 2)),
+        (summarise_attacks, synthetic.attack_frame({("relearn", "lr 1e-3"): (0.5, 0.1), ("prompts", ""): (0.4, 0.1)})),
+        (steps_to_recover, synthetic.attack_frame({("relearn", ""): (0.9, 0.1)})),
+        (summarise_measures, pd.DataFrame({"question": list("0123"), "fact": list("0123"), "role": "forget",
+                                           "subject": list("0011"), "recall": [1.0, 0.0, 1.0, 1.0]})),
+    ],
+)  # fmt: skip
+def test_a_right_frame_is_right_whatever_kept_it(verb, frame, kept, tmp_path):
+    """What a user keeps by another program, or gives an index, gives the same numbers."""
+    want, found = verb(frame), verb(kept(frame, tmp_path / "frame"))
+    pd.testing.assert_frame_equal(found, want, check_dtype=False, check_categorical=False)
+
+
+def test_two_models_are_paired_by_ids_that_became_numbers(tmp_path):
+    first = pd.DataFrame({"question": list("0123"), "fact": list("0123"), "role": "forget", "recall": [1.0, 0, 1, 1]})
+    second = by_csv(first.assign(recall=0.0), tmp_path / "second.csv")
+    pd.testing.assert_frame_equal(paired(first, second), paired(first, first.assign(recall=0.0)))
 
 
 TOLD = {"settings": {"method": "npo", "prompts": "own"}, "stopped": "all steps were made", "step": 2}

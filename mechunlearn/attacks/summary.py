@@ -19,8 +19,8 @@ OUTCOMES = {
 }  # by the names that evaluation gives them
 ANY = "any of these"
 NEEDED: dict[str, Any] = {  # columns of the attacks' frame, and what they hold
-    "attack": str, "setting": str, "part": str, "step": int, "model": str, "fact": str, "question": str,
-    "role": str | None, "fold": int | None, "correct": float, "probability": float, "helped": bool, "broke": str,
+    "attack": str, "setting": str | None, "part": str | None, "step": int, "model": str, "fact": str, "question": str,
+    "role": str | None, "fold": int | None, "correct": float, "probability": float, "helped": bool, "broke": str | None,
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def recovered(frame: pd.DataFrame, measure: str = "correct", *, by: str = "setti
     Raises:
         UserError: unknown measure or `by`; `frame` is no frame of attacks.
     """
-    _check(frame, measure)
+    frame = _check(frame, measure)
     if by not in ("setting", "attack"):
         raise UserError(f"summary by {by!r}: it is by setting or by attack")
     asked = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
@@ -93,6 +93,7 @@ def summarise_attacks(
         where no twin was attacked. `before`: the model before under the same attack, where it was tried (prompts).
         `near`: what the attacked model still knows of near facts at the last step.
     """
+    frame = _check(frame, measure)
     found = recovered(frame, measure, by=by)
     plain = frame[(frame["attack"] == "none") & (frame["model"] == "after") & (frame["role"] == "forget")]
     start = _by_fact(plain, measure)
@@ -116,7 +117,7 @@ def curve(frame: pd.DataFrame, measure: str = "correct", *, cluster: str = "subj
     Raises:
         UserError: unknown measure; `frame` is no frame of attacks; as `clusters_of`.
     """
-    _check(frame, measure)
+    frame = _check(frame, measure)
     forget = frame[(frame["role"] == "forget") & (frame["attack"] != "none")]
     keys = ["attack", "setting", "model", "step"]
     stepped = forget[forget.groupby(keys[:2])["step"].transform("max") > 0]
@@ -178,13 +179,15 @@ def _strongest(found: pd.DataFrame, unattacked: dict[str, pd.Series]) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def _check(frame: pd.DataFrame, measure: str) -> None:
+def _check(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Raises UserError: no such measure; not a frame of attacks, or one in which nothing was attacked."""
     if measure not in OUTCOMES:
         raise UserError(f"no measure {measure!r}; measures are {', '.join(OUTCOMES)}")
-    check_frame("the frame of attacks", frame, NEEDED | {measure: float})
+    frame = check_frame("the frame of attacks", frame, NEEDED | {measure: float})
     if not ((frame["model"] == "after") & (frame["role"] == "forget") & (frame["attack"] != "none")).any():
         raise UserError("the frame of attacks has no row of a forget fact under an attack: there is nothing to tell")
+    texts = {name: frame[name].astype(object) for name in ("setting", "part", "broke")}
+    return frame.assign(**{name: text.where(text.notna(), "") for name, text in texts.items()})  # as CSV keeps no ""
 
 
 def _is_share(measure: str) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -18,7 +18,7 @@ from ..facts import Tokens
 from ..models import slots
 from ..models.forward import record
 from ..sites import resolve
-from .metrics import Reference, distances
+from .metrics import METRICS, Reference, summed, whole
 from .patches import Arm, Passes, Patch, writing
 from .sweep import Sweep
 
@@ -38,26 +38,27 @@ def measure_controls(sweep: Sweep, tokens: Tokens, floor: dict[str, float]) -> p
     others. Recoveries are ratios of means over the facts whose denominator lies above the noise floor.
     """
     found: dict[Control, list[Measured]] = {}
-    reach: dict[str, list[Tensor]] = {}
+    shifts: dict[str, list[Tensor]] = {}
     for some in sweep.planned(tokens, len(tokens)):  # as many facts at a time as their logits allow
-        these = tokens[some].trim()
-        pieces = sweep.record(these)
-        passes, reference = next(pieces)  # of an answer too long for the memory its beginning
-        for control, measured in _of_facts(sweep, passes, reference):
-            found.setdefault(control, []).append(measured)
-        for site in _activation_sites(sweep):
-            reach.setdefault(site, []).append(_moved(sweep, site, passes, reference, floor))
-        for passes, reference in pieces:  # noise late in an answer moves only what comes behind it
-            for site, moved in reach.items():
-                moved[-1] |= _moved(sweep, site, passes, reference, floor)
+        measured: dict[Control, Measured] = {}
+        shift: dict[str, Tensor] = {}
+        for passes, reference in sweep.record(tokens[some].trim()):  # an answer too long for the memory, in pieces
+            for control, part in _of_facts(sweep, passes, reference):
+                measured[control] = part.added_to(measured.get(control))
+            for site in _activation_sites(sweep):
+                shift[site] = _shift(sweep, site, passes, reference) + shift.get(site, 0)
+        for control, all_of_it in measured.items():
+            found.setdefault(control, []).append(all_of_it)
+        for site, distance in shift.items():
+            shifts.setdefault(site, []).append(distance)
     rows = [
         _row(control, metric, value)
         for control, parts in found.items()
         for metric, value in _recoveries(parts, floor).items()
     ]
-    for site, moved in reach.items():
+    for site, distances in shifts.items():
         control = Control("patched with noise, all layers: every fact must move", site, 1.0)
-        rows.append(_row(control, REACH, float(torch.cat(moved).double().mean())))
+        rows.append(_row(control, REACH, float((torch.cat(distances) > floor["mse"]).double().mean())))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -70,10 +71,18 @@ class Control(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Distances by metric and fact: under the control's patch, and of what it is compared with."""
+    """By metric and fact, under the control's patch and of what it is compared with: sums (`metrics.summed`)."""
 
     patched: dict[str, Tensor]
     baseline: dict[str, Tensor]
+
+    def added_to(self, earlier: Measured | None) -> Measured:
+        """This and what was measured on earlier pieces of the same facts."""
+        return self if earlier is None else Measured(*map(_sum, self, earlier))
+
+
+def _sum(part: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value + other[name] for name, value in part.items()}
 
 
 def _row(control: Control, metric: str, value: float) -> dict[str, object]:
@@ -92,17 +101,17 @@ def _of_facts(sweep: Sweep, passes: Passes, reference: Reference) -> Iterator[tu
     """Every control on these facts whose right value is a recovery."""
     model, patcher = sweep.recipient, sweep.patcher
     last = model.cfg.n_layers - 1
-    plain = distances(reference, passes.plain[None])
+    plain = summed(reference, passes.plain[None])
 
     def of(logits: Tensor, against: dict[str, Tensor] = plain) -> Measured:
-        return Measured(distances(reference, logits), against)
+        return Measured(summed(reference, logits), against)
 
     empty, _ = patcher.run([Arm(0)], passes, control=True)
     yield Control("empty window: nothing is patched", "none", 0.0), of(empty)
     for site in _activation_sites(sweep):
         own, against = patcher.itself(Patch(resolve(site, model), 0, last), passes)
         control = Control("patched with its own activations, all layers", site, 0.0)
-        yield control, of(own, distances(reference, against))
+        yield control, of(own, summed(reference, against))
     everything = tuple(slot for slot in slots(model) if slot.path in patcher.different)
     if everything:
         restored, _ = patcher.run([patcher.restoring(everything)], passes)
@@ -119,10 +128,8 @@ def _of_facts(sweep: Sweep, passes: Passes, reference: Reference) -> Iterator[tu
     yield Control(name, whole.site.name, 1.0), of(logits)
 
 
-def _moved(
-    sweep: Sweep, site: str, passes: Passes, reference: Reference, floor: dict[str, float]
-) -> Bool[Tensor, " fact"]:
-    """Whether noise at the site's places, in all layers, moves what is scored of each fact by more than the floor.
+def _shift(sweep: Sweep, site: str, passes: Passes, reference: Reference) -> Float[Tensor, " fact"]:
+    """How far noise at the site's places, in all layers, moves what is scored of each fact (squared difference).
 
     Where it does not, no patch there could have brought anything back, and 0 would say nothing about the models.
     """
@@ -134,7 +141,7 @@ def _moved(
     arm = writing(patch, replace(trace, saved=noisy), passes.where)
     logits, _ = sweep.patcher.run([arm, Arm(arm.start)], passes, control=True)
     unpatched = replace(reference, logits=logits[1])
-    return distances(unpatched, logits[:1])["mse"][0] > floor["mse"]
+    return summed(unpatched, logits[:1])["mse"][0]
 
 
 def _with_noise(value: Tensor, generator: torch.Generator) -> Tensor:
@@ -146,8 +153,10 @@ def _with_noise(value: Tensor, generator: torch.Generator) -> Tensor:
 
 def _recoveries(parts: Sequence[Measured], floor: dict[str, float]) -> dict[str, float]:
     found = {}
-    for metric in parts[0].patched:
-        patched, baseline = (torch.cat([held[metric][0] for held in column]) for column in zip(*parts, strict=True))
+    for metric in METRICS:
+        patched, baseline = (
+            torch.cat([whole(held)[metric][0] for held in column]) for column in zip(*parts, strict=True)
+        )
         defined = baseline > floor[metric]
         total = float(baseline[defined].sum())
         found[metric] = 1 - float(patched[defined].sum()) / total if bool(defined.any()) else float("nan")

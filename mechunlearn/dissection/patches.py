@@ -324,7 +324,10 @@ def _hooks(arms: list[Arm], n_facts: int) -> list[tuple[str, Hook]]:
 
 
 def _writer(writes: dict[int, Write], n_arms: int, n_facts: int) -> Hook:
-    def write(tensor: Tensor, *, hook: HookPoint) -> Tensor:  # noqa: ARG001 - TransformerLens passes it by name
+    def write(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+        if len(tensor) not in (n_arms * n_facts, n_arms * n_facts + 1):  # one row more is the control
+            told = f"{hook.name} has the shape {tuple(tensor.shape)}, not one row for each of {n_arms * n_facts} facts"
+            raise UserError(f"{told} that pass together, so it cannot be patched fact by fact; choose another site")
         patched = tensor.clone()
         rows = rearrange(patched[: n_arms * n_facts], "(patch fact) ... -> patch fact ...", fact=n_facts)
         for number, new in writes.items():

@@ -74,7 +74,7 @@ def summarise_recovery(
         UserError: columns are missing or hold something else, or a question occurs twice in a group (two dissections in
             one frame); as `clusters_of` and `bootstrap_interval`.
     """
-    check_frame("the frame of a dissection", frame, NEEDED)
+    frame = check_frame("the frame of a dissection", frame, NEEDED)
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
     group = frame.groupby(KEYS, sort=False, dropna=False, observed=True).ngroup().to_numpy()

@@ -61,9 +61,11 @@ def summarise_measures(
     check_groups(by)
     check_whole("resamples", resamples, 1)
     check_whole("seed", seed, 0)
-    _check("the frame of an evaluation", facts, by)
+    facts = None if facts is None else _check("the frame of an evaluation", facts, by)
     if texts is not None and len(texts):
-        check_frame("the frame of texts", texts, {"tokens": int} | {name: float for name in TEXT if name in texts})
+        texts = check_frame(
+            "the frame of texts", texts, {"tokens": int} | {name: float for name in TEXT if name in texts}
+        )
     options = {"level": level, "resamples": resamples, "seed": seed}
     rows = [] if facts is None else list(_fact_rows(facts, by, cluster, options))
     rows += [] if texts is None or texts.empty else list(_text_rows(texts, len(by) - 1, options))
@@ -122,8 +124,9 @@ def paired(
     check_groups(by)
     check_whole("resamples", resamples, 1)
     check_whole("seed", seed, 0)
-    for name, frame, labels in (("first", first, by), ("second", second, ())):
-        _check(f"{name}, the frame of an evaluation", frame, labels)
+    first = _check("first, the frame of an evaluation", first, by)
+    second = _check("second, the frame of an evaluation", second)
+    for frame in (first, second):
         if (twice := frame["question"].duplicated()).any():
             raise UserError(f"question {frame['question'][twice].iloc[0]!r} is there twice; average it before")
     strangers = set(first["question"]) ^ set(second["question"])
@@ -149,11 +152,10 @@ def paired(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _check(name: str, facts: pd.DataFrame | None, by: Sequence[str]) -> None:
+def _check(name: str, facts: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Raises UserError: this is not the frame of an evaluation, or lacks what is grouped by."""
-    if facts is not None:
-        measures = {name: float | None for name in MEASURES if name in facts}
-        check_frame(name, facts, dict.fromkeys(by, Any) | NEEDED | measures)
+    measures = {name: float | None for name in MEASURES if name in facts}
+    return check_frame(name, facts, dict.fromkeys(by, Any) | NEEDED | measures)
 
 
 def _by_fact(facts: pd.Series, values: pd.Series) -> pd.Series:

@@ -155,3 +155,23 @@ def test_noise_late_in_a_long_answer_reaches_it_in_pieces(pair, monkeypatch):
     controls = dissect(*pair, long, sites="residual", windows="all", positions=[-1], progress=False).controls
     reach = controls[controls["metric"] == "share of facts"]
     assert reach["measured"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("positions", ["all", "paper"])
+def test_controls_of_an_answer_in_pieces_are_those_of_the_whole(pair, monkeypatch, positions):
+    long = FACTS.with_items([Fact("w5 w6", "w7 w8 w9 w10"), Fact("w15 w16 w17", "w18 w19")])
+    options = {"sites": "residual", "windows": "all", "positions": positions, "progress": False}
+    want = dissect(*pair, long, **options).controls
+    monkeypatch.setattr(sys.modules["mechunlearn.dissection.sweep"], "SCORED_AT_ONCE", pair[0].cfg.d_vocab)
+    found = dissect(*pair, long, **options).controls
+    names = ["control", "site", "metric", "expected", "passed"]
+    assert found[names].equals(want[names])
+    np.testing.assert_allclose(found["measured"], want["measured"], atol=1e-6)  # fewer rows, another kernel
+    assert want["measured"].notna().all() and want["passed"].ne(False).all()
+
+
+@pytest.mark.parametrize("positions", ["all", [0]])
+def test_a_hook_without_a_row_a_fact_is_refused_in_one_line(pair, positions):
+    """The rotary tables have one row, whoever passes."""
+    with pytest.raises(UserError, match=r"hook_cos has the shape \(1, .*one row"):
+        dissect(*pair, FACTS, sites="blocks.{l}.attn.hook_cos", windows="all", positions=positions, progress=False)
