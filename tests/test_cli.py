@@ -123,6 +123,7 @@ def test_misuse_is_one_line(args: list[str], parts: list[str]) -> None:
         ({"--metric": "accuracy"}, ["accuracy", "mse_centred"]),
         ({"--sites": "mlp_brain"}, ["mlp_brain"]),
         ({"--sites": " , "}, ["empty list"]),
+        ({"--positions": "0,,1"}, ["--positions", "empty name"]),
         ({"--windows": "rolling:3"}, ["rolling:3", "sliding:5"]),
         ({"--windows": "3-9"}, ["9", "layers 0 to 3"]),
         ({"--direction": "sideways"}, ["sideways"]),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mechunlearn.attacks.summary import curve, recovered, steps_to_recover, summarise_attacks
+from mechunlearn.dissection.plotting.maps import plot_positions
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 from mechunlearn.evaluation import paired, summarise_measures
@@ -84,6 +85,34 @@ def test_no_frame_ends_in_an_error_that_is_not_ours(columns):
             verb(frame)
     with pytest.raises(UserError):
         paired(frame, frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "weights"}, "the kind"),
+        ({"direction": "sideways"}, "the direction"),
+        ({"first_layer": -5}, "the window of layers"),
+        ({"last_layer": 10**9}, "the window of layers"),
+        ({"first_layer": 1, "last_layer": 0}, "the window of layers"),
+        ({"baseline": -1.0}, "the baseline"),
+        ({"position": -2}, "the position"),
+    ],
+)
+def test_what_no_dissection_measures_is_refused_with_its_row(change, said):
+    frame = synthetic.frame(4, 2, undefined=0)
+    row = frame.index == 7
+    for name, value in change.items():
+        frame[name] = frame[name].astype(object).where(~row, value)
+    with pytest.raises(UserError, match=rf"{said}.* \(site .*{list(change)[-1]} {list(change.values())[-1]}"):
+        summarise_recovery(frame)
+
+
+def test_a_map_without_tokens_is_refused():
+    frame = synthetic.frame(4, 2, positions=True)
+    plot_positions(frame)
+    with pytest.raises(UserError, match="no column token"):
+        plot_positions(frame.drop(columns="token"))
 
 
 def by_csv(frame, path):

@@ -67,6 +67,8 @@ def given_to_the_line(line: tuple[str, ...]) -> tuple[str, str, Any]:
 def answer(known: Known, name: str) -> tuple[str, str]:
     """Run a case in the current folder."""
     case = known[name]
+    if any(Path().iterdir()):
+        raise RuntimeError(f"a case makes links and files, and {Path.cwd()} is not empty")
     for ingredient in ("facts.jsonl", "text.txt", "other.txt", "model", "after", "small"):
         if (bad.ingredients() / ingredient).exists():
             Path(ingredient).symlink_to(bad.ingredients() / ingredient)

@@ -72,9 +72,10 @@ def columns_of(value: str | None) -> dict[str, str] | None:
 
 def split(option: str, value: str) -> list[str]:
     """Names separated by commas; those within brackets belong to a name (`head_output[0,3]`)."""
-    parts = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value) if part.strip()]
-    if not parts:
-        raise UserError(f"{option} {value!r}: an empty list; separate names by commas")
+    parts = [part.strip() for part in re.split(r",(?![^\[\]]*\])", value)]
+    if not all(parts):
+        empty = "an empty name among them" if any(parts) else "an empty list"
+        raise UserError(f"{option} {value!r}: {empty}; separate names by single commas")
     return parts
 
 

@@ -32,6 +32,7 @@ NEEDED: dict[str, Any] = {  # columns of a dissection's frame, and what they hol
     "position": int | None, "metric": str, "distance": float | None, "baseline": float, "recovery": float | None,
     "defined": bool,
 }  # fmt: skip
+MOST_LAYERS = 10_000  # of a model that a frame may speak of
 _CELLS_AT_ONCE = 4_000_000  # resampled estimates held in memory at a time: 32 MB
 
 
@@ -75,6 +76,7 @@ def summarise_recovery(
             one frame); as `clusters_of` and `bootstrap_interval`.
     """
     frame = check_frame("the frame of a dissection", frame, NEEDED)
+    _refuse_impossible(frame)
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
     group = frame.groupby(KEYS, sort=False, dropna=False, observed=True).ngroup().to_numpy()
@@ -97,6 +99,23 @@ def summarise_recovery(
         result.loc[rows, ESTIMATES] = _estimates(*chosen, clusters=labels, **options)
         result.loc[rows, "n_clusters"] = count_clusters(labels)
     return result[COLUMNS]
+
+
+def _refuse_impossible(frame: pd.DataFrame) -> None:
+    """Raises UserError: what no dissection measures; was the frame changed?"""
+    first, last = (frame[name].to_numpy(dtype=float) for name in ("first_layer", "last_layer"))
+    odd = {
+        "the kind": ~frame["kind"].isin(("activation", "parameters")).to_numpy(),
+        "the direction": ~frame["direction"].isin(("before->after", "after->before")).to_numpy(),
+        "the window of layers": (first < -1) | (last < first) | (last > MOST_LAYERS),
+        "the baseline, a distance,": frame["baseline"].to_numpy(dtype=float) < 0,
+        "the position": frame["position"].fillna(0).to_numpy(dtype=float) < 0,
+    }
+    for what, rows in odd.items():
+        if rows.any():
+            columns = ["site", "kind", "direction", "first_layer", "last_layer", "position", "baseline"]
+            row = ", ".join(f"{name} {value}" for name, value in frame.loc[rows, columns].iloc[0].items())
+            raise UserError(f"the frame of a dissection: {what} of some row is none that is measured ({row})")
 
 
 def _refuse_repeats(group: Int[np.ndarray, " row"], questions: pd.Series) -> None:

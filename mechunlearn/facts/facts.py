@@ -271,8 +271,13 @@ class Facts(Sequence[Fact]):
         """Write JSON lines in the own format; a template other than the default becomes the first line.
 
         Raises:
-            UserError: the file cannot be written; nothing is left of it, and what was there before stays.
+            UserError: the file cannot be written; nothing is left of it, and what was there before stays. A name that
+                `read` would take for another kind of file; no facts.
         """
+        if (ending := Path(path).suffix.lower()) in (".csv", ".tsv", ".parquet", ".gz"):
+            raise UserError(f"{named(path)}: facts are kept as JSON lines, not as {ending}; name it like facts.jsonl")
+        if not len(self):
+            raise UserError(f"{named(path)}: there are no facts to keep, and a file without any cannot be read")
         rows: list[dict[str, Any]] = [] if self.template == Template() else [{"template": asdict(self.template)}]
         rows += [
             {key: value for key, value in asdict(fact).items() if key == "answer" or value not in (None, ())}

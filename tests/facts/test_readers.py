@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mechunlearn.errors import UserError
-from mechunlearn.facts import Facts, Template
+from mechunlearn.facts import Fact, Facts, Template
 
 DATA = Path(__file__).parent.parent / "data"
 CHOICE = {"question": "What barks?", "choices": ["cat", "dog", "cow", "hen"], "answer": 1, "subject": "animals"}
@@ -266,3 +266,12 @@ def test_counterfact_without_a_place_for_the_subject(tmp_path):
     rows[1]["requested_rewrite"]["prompt"] = "no place"
     with pytest.raises(UserError, match=r"item 2, requested_rewrite: the field 'prompt' must be"):
         Facts.read(write(tmp_path, rows, name="counterfact.json"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.parquet", "a.jsonl.gz"])
+def test_a_name_that_would_be_read_as_something_else_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"kept as JSON lines.*facts\.jsonl"):
+        Facts([Fact("p", "a")]).save(tmp_path / name)
+    with pytest.raises(UserError, match="no facts to keep"):
+        Facts([]).save(tmp_path / "a.jsonl")
+    assert not list(tmp_path.iterdir())

@@ -9,8 +9,9 @@ from plotly.subplots import make_subplots
 
 from ...checking import checked
 from ...errors import UserError
+from ...frames import check_frame
 from ..metrics import PAPER_METRIC
-from ..summary import summarise_recovery
+from ..summary import NEEDED, summarise_recovery
 from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, text
 
 
@@ -36,6 +37,7 @@ def plot_positions(
     """
     if statistic not in STATISTICS:
         raise UserError(f"no statistic {statistic!r}: choose {' or '.join(STATISTICS)}")
+    frame = check_frame("the frame of a dissection", frame, NEEDED | {"question": str, "token": str | None})
     frame = frame[frame["position"].notna()]
     if frame.empty:
         raise UserError("the frame has no layer × position rows: dissect with positions to get some")
