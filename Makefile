@@ -28,6 +28,7 @@ check: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -c 'from mechunlearn.cli.listing import KEPT, listed; KEPT.write_text(listed(), encoding="utf-8")'
 
 benchmark: .venv/installed
 	$(BIN)/python analyses/benchmarks/sweep.py --json analyses/results/benchmark_sweep.json

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from . import attacking, dissecting, embedded, evaluating, forgetting  # noqa: F401 - they put their commands on `app`
+from . import attacking, dissecting, embedded, evaluating, forgetting, listing  # noqa: F401 - they put their commands on `app`
 from .app import app
 from .extending import use as run_file
 

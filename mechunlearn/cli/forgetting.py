@@ -127,31 +127,10 @@ def unlearn(
         typer.echo(f"{name:>8}: {last[column]:.1%} answered right{graded}")
     if "text_kl" in last:
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
-    for told in (run.about["stopped"], *([run.about["nothing"]] if "nothing" in run.about else [])):
+    for told in (run.about["stopped"], *([run.about["remaining"]] if "remaining" in run.about else [])):
         typer.echo(f"{told[:1].upper()}{told[1:]}.")
     then = ["mechunlearn", "dissect", model, str(out / "model"), "--facts", facts, "--out", str(out / "dissection")]
     typer.echo(f"\nThe model is in {out / 'model'}. Now: {shlex.join(then)}")
-
-
-@app.command()
-def methods() -> None:
-    """List the unlearning methods, their papers and their defaults.
-
-    \b
-    Example:
-      mechunlearn methods
-    """
-    from ..unlearning import METHODS, settings_of
-
-    for name, method in METHODS.items():
-        typer.echo(f"{name}  (arXiv {method.paper})")
-        shown = {key: value["name"] if isinstance(value, dict) else value for key, value in settings_of(method).items()}
-        typer.echo("    " + ", ".join(f"{key}={_plain(value)}" for key, value in shown.items()))
-    typer.echo("layered  (arXiv 2505.09500)\n    --layered FOLDS, around any of them")
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: str | None) -> float | str | None:

@@ -41,7 +41,8 @@ class Unlearning:
             without one as "retain"; a probability is that of an answer token.
         about: `settings` (everything that decides the result), `stopped` (the reason why it ended) and `step` (that of
             the model, where the run went back before the last row); `measured_settings` that the method took from the
-            model before (RMU's `steering`); `nothing`: where nothing was forgotten, the numbers and what to raise.
+            model before (RMU's `steering`); `remaining`: where more than a fifth is
+            still answered (`remaining.py`), how much, and what to try.
         stages: the models at the end of each stage, or their checkpoints: what a layered run has to dissect.
     """
 
@@ -104,8 +105,8 @@ class Unlearning:
         return str(self.about["settings"]["method"]).startswith("layered_")
 
     def __repr__(self) -> str:
-        nothing = "; nothing was forgotten" if "nothing" in self.about else ""
-        told = f"{self.about['step']} steps; {self.about['stopped']}{nothing}"
+        left = "; " + self.about["remaining"].partition(":")[0] if "remaining" in self.about else ""
+        told = f"{self.about['step']} steps; {self.about['stopped']}{left}"
         return f"Unlearning({self.about['settings']['method']}; {told})"
 
     def _repr_html_(self) -> str:
@@ -114,8 +115,8 @@ class Unlearning:
             f"Unlearned by {settings['method']}, {self.about['step']} steps: {self.about['stopped']}; facts "
             f"{PROMPTS[settings['prompts']]}. plot() draws the way."
         )
-        if "nothing" in self.about:
-            sentence += f" But {self.about['nothing']}."
+        if "remaining" in self.about:
+            sentence += f" But {self.about['remaining']}."
         return shown(sentence, self.summary())
 
 

@@ -19,13 +19,13 @@ from ..runs import RunFolder, begun, check_run, read_frame, read_run
 from ..undoing import as_found
 from .configure import method_of
 from .data.plan import check, plan
-from .idle import forgot_nothing
 from .loop.budget import Budget
 from .loop.checkpoints import Save
 from .loop.stage import Outcome, Stage
 from .method import Method
 from .methods.layered import Layered
 from .options import Options
+from .remaining import remaining
 from .result import Unlearning, cleared, opened
 from .settings import measured_settings, run_settings
 
@@ -163,8 +163,8 @@ def _run(
         told: dict[str, Any] = {"settings": made_with, "stopped": found.stopped, "step": found.step}
         if fitted:
             told["measured_settings"] = fitted
-        idle = forgot_nothing(found.frame, told, stages[0].method, stages[0].start, found.model)
-        return told if idle is None else told | {"nothing": idle}
+        left = remaining(found.frame, told, stages[0].method, stages[0].start, found.model)
+        return told if left is None else told | {"remaining": left}
 
     frames: list[pd.DataFrame] = []
     reasons: list[str] = []
@@ -185,8 +185,8 @@ def _run(
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
     about = about_of(Outcome(model, frame, "; ".join(reasons), step))
-    if "nothing" in about:
-        log.warning("%s: %s", made_with["method"], about["nothing"])
+    if "remaining" in about:
+        log.warning("%s: %s", made_with["method"], about["remaining"])
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))
         folder.finish(about | {"stages": len(stages)}, ("model",), frame=frame)

@@ -45,7 +45,7 @@ def unlearning_section(run: UnlearningFiles, anchor: str) -> UnlearningSection:
         figures=[Figure.of(plot(run.frame, about))],
         ends=_ends(first, last),
         settings=flat(
-            (run.run.get("settings") or {}) | {name: told for name, told in about.items() if name != "nothing"}
+            (run.run.get("settings") or {}) | {name: told for name, told in about.items() if name != "remaining"}
         ),
         versions=flat(run.run.get("versions") or {}),
     )
@@ -78,8 +78,8 @@ def _cost(first: pd.Series, last: pd.Series) -> Iterator[str]:
 
 
 def _warnings(first: pd.Series, last: pd.Series, about: Mapping[str, Any]) -> Iterator[str]:
-    if "nothing" in about:
-        yield f"{about['nothing'][:1].upper()}{about['nothing'][1:]}."
+    if "remaining" in about:
+        yield f"{about['remaining'][:1].upper()}{about['remaining'][1:]}."
     if "text_loss" in last.index and (rise := last["text_loss"] / first["text_loss"] - 1) > LARGEST_RISE:
         yield (
             f"The loss on general text rose by {rise:.1%}; papers that compare methods allow {LARGEST_RISE:.0%} "
