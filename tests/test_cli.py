@@ -293,6 +293,13 @@ def test_methods_lists_all_with_defaults_and_papers() -> None:
     assert "beta=0.1" in listed.stdout and "--layered" in listed.stdout
 
 
+def test_python_m_is_the_same_command(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "mechunlearn", "methods"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert told.stdout == listing.KEPT.read_text() and not told.stderr
+
+
 def test_the_kept_list_of_methods_is_that_of_the_catalogue_and_is_told_without_torch(tmp_path: Path) -> None:
     assert listing.KEPT.read_text() == listing.listed(), "make format writes it anew"
     code = "import sys; from mechunlearn.cli import app; app(['methods'], standalone_mode=False)"

@@ -18,6 +18,7 @@ FLOORS = {
     **dict.fromkeys(("verdict", "sweeps"), 5),
     "reporting": 6,
     "cli": 7,
+    "__main__": 8,
 }
 APART = (3, 5)  # floors whose rooms do not import each other: the verbs, and what is put on top of them
 
