@@ -10,6 +10,33 @@ ROWS = 8
 WIDTH = 80  # characters of a cell
 
 
+class Shown:
+    """A result that shows itself: a sentence and a table, printed in a terminal and laid out in a notebook."""
+
+    def _told(self) -> tuple[str, pd.DataFrame]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        sentence, table = self._told()
+        return f"{sentence}\n\n{plain(table.map(_cell))}"
+
+    def _repr_html_(self) -> str:
+        return shown(*self._told())
+
+
+class Table(pd.DataFrame):
+    """A frame that prints all its columns, rounded, whatever the width of the terminal; in all else a `DataFrame`."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:  # what is made of it is a plain frame
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        most = pd.get_option("display.max_rows") or len(self)
+        more = f"\n{len(self) - most:,} more rows" if len(self) > most else ""
+        return (plain(self.head(most).map(_cell)) if len(self) else super().__repr__()) + more
+
+
 def shown(sentence: str, table: pd.DataFrame, of: int | None = None) -> str:
     """HTML of a sentence and the table's first rows, both escaped; no colours, so that it suits light and dark.
 

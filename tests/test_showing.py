@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mechunlearn.attacks import Attacks
+from mechunlearn.attacks.summary import summarise_attacks
 from mechunlearn.dissection import Dissection
 from mechunlearn.dissection.peaks import strongest
 from mechunlearn.dissection.plotting.maps import plot_positions
@@ -17,7 +19,7 @@ from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.evaluation import Evaluation
 from mechunlearn.facts import Fact, Facts
 from mechunlearn.models import compare
-from mechunlearn.showing import ROWS, WIDTH, plain, shown
+from mechunlearn.showing import ROWS, WIDTH, Table, plain, shown
 from mechunlearn.unlearning import Unlearning
 
 from .attacks.toys import toy
@@ -175,3 +177,26 @@ def test_hovering_attacks_and_runs_tells_the_step(tmp_path) -> None:
     assert hovers(attacks(tmp_path).plot(), "%{y}: %{x:.3f}", "n = ")
     assert hovers(unlearned(tmp_path).plot(), "step %{x}: ")
     assert hovers(evaluation(tmp_path).plot(), "%{y}: %{x:.4g}", "n = ")
+
+
+@pytest.mark.parametrize("make", [dissection, attacks, unlearned, evaluation])
+def test_results_and_their_summaries_print_every_column_with_its_numbers(make, tmp_path) -> None:
+    """A terminal of 80 columns cuts a plain frame down to dots."""
+    found = make(tmp_path)
+    with pd.option_context("display.width", 80, "display.max_columns", 4):
+        sentence, table = str(found).split("\n\n")
+        summary = str(found.summary())
+    assert len(sentence) > 40 and re.search(r"\d\.\d\d", table)
+    lines = summary.splitlines()
+    assert re.search(r"\d\.\d\d\d\b", lines[2]) and "..." not in summary
+    assert all(name in lines[0] for name in found.summary().columns)
+    most = pd.get_option("display.max_rows")
+    assert len(lines) == min(len(found.summary()), most) + 2 + (len(found.summary()) > most)
+
+
+def test_a_summary_is_a_frame_like_any_other(tmp_path) -> None:
+    summary = attacks(tmp_path).summary(by="attack")
+    assert isinstance(summary, Table) and type(summary[["attack", "value"]]) is pd.DataFrame
+    pd.testing.assert_frame_equal(pd.DataFrame(summary), summarise_attacks(attacks(tmp_path).frame, by="attack"))
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(summary)), summary)
+    assert str(summary[:0]).startswith("Empty DataFrame")

@@ -12,13 +12,13 @@ import plotly.graph_objects as go
 from ..checking import checked
 from ..evaluation import resampled
 from ..runs import RunFolder, read_finished, read_frame
-from ..showing import shown
+from ..showing import Shown, Table
 from .plots import plot_attacks, plot_curve
 from .summary import NEEDED, curve, steps_to_recover, summarise_attacks
 
 
 @dataclass(frozen=True)
-class Attacks:
+class Attacks(Shown):
     """What was asked, and what was answered, under every attack.
 
     Attributes:
@@ -40,7 +40,7 @@ class Attacks:
     @checked
     def summary(self, measure: str = "correct", *, by: str = "setting", **options: Any) -> pd.DataFrame:
         """Recall after each attack, worst and last step, beside the model that never knew: see `summarise_attacks`."""
-        return summarise_attacks(self.frame, measure, by=by, **options)
+        return Table(summarise_attacks(self.frame, measure, by=by, **options))
 
     @checked
     def curve(self, measure: str = "correct") -> pd.DataFrame:
@@ -89,7 +89,7 @@ class Attacks:
         names = ", ".join(name for name in dict.fromkeys(self.frame["attack"]) if name != "none")
         return f"Attacks({self.frame['fact'].nunique()} facts; {names}; {len(self.frame)} rows)"
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[str, pd.DataFrame]:
         summary = self.summary(by="attack", resamples=500)
         columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
         sentence = (
@@ -97,4 +97,4 @@ class Attacks:
             f"strongest setting and step (value; low, high: 95 % intervals over {resampled(summary)}), and in a model "
             "that never knew; plot() draws it."
         )
-        return shown(sentence, summary[columns])
+        return sentence, summary[columns]

@@ -13,7 +13,7 @@ from ..checking import checked
 from ..evaluation import resampled
 from ..facts import PROMPTS
 from ..runs import RunFolder, read_finished, read_frame
-from ..showing import plain, shown
+from ..showing import Shown, Table
 from .metrics import PAPER_METRIC
 from .peaks import strongest
 from .plotting.maps import plot_positions
@@ -38,7 +38,7 @@ FRAMES: dict[str, dict[str, Any]] = {  # the frames of a dissection, the columns
 
 
 @dataclass(frozen=True)
-class Dissection:
+class Dissection(Shown):
     """Recovery of every fact at every site in every window.
 
     Attributes:
@@ -72,7 +72,8 @@ class Dissection:
     @checked
     def summary(self, *, seed: int | None = None, **options: Any) -> pd.DataFrame:
         """Mean of ratios (the paper's score) and ratio of means per site and window: see `summarise_recovery`."""
-        return summarise_recovery(self.frame, seed=self.about.get("seed", 0) if seed is None else seed, **options)
+        found = summarise_recovery(self.frame, seed=self.about.get("seed", 0) if seed is None else seed, **options)
+        return Table(found)
 
     @checked
     def plot(self, metric: str = PAPER_METRIC, **options: Any) -> go.Figure:
@@ -108,20 +109,13 @@ class Dissection:
         sites = ", ".join(dict.fromkeys(self.frame["site"].astype(str)))
         return f"Dissection({self.frame['fact'].nunique()} facts; {sites}; {len(self.frame)} rows)"
 
-    def __str__(self) -> str:
-        summary = self.summary()
-        return f"{self._told(summary)}\n\n{plain(strongest(summary, answers=self.answers))}"
-
-    def _repr_html_(self) -> str:
-        summary = self.summary()
-        return shown(self._told(summary), strongest(summary, answers=self.answers))
-
-    def _told(self, summary: pd.DataFrame) -> str:
-        controls = self.controls["passed"].dropna()
-        return (
+    def _told(self) -> tuple[str, pd.DataFrame]:
+        summary, controls = self.summary(), self.controls["passed"].dropna()
+        sentence = (
             f"Dissection of {self.about.get('before')} and {self.about.get('after')}: {self.frame['fact'].nunique()} "
             f"facts {PROMPTS[self.about.get('prompts', 'own')]}, "
             f"{self.frame['direction'].iloc[0]}; {int(controls.sum())} of {len(controls)} controls passed. "
             "Where most comes back at each site (squared difference of the logits, mean of ratios; 95 % intervals over "
             f"{resampled(summary)}):"
         ) + "".join(f"\nMind: {note}." for note in self.about.get("notes", ()))
+        return sentence, strongest(summary, answers=self.answers)

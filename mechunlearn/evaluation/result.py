@@ -13,14 +13,14 @@ import plotly.graph_objects as go
 from ..checking import checked
 from ..facts import PROMPTS
 from ..runs import RunFolder, read_finished, read_frame
-from ..showing import shown
+from ..showing import Shown, Table
 from .measures import MEASURES
 from .plots import plot_measures
 from .tables import NEEDED, summarise_measures
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """What was measured of every question, and of every passage of general text.
 
     Attributes:
@@ -53,7 +53,7 @@ class Evaluation:
             UserError: `by` names no fields of facts; a value that is infinite.
         """
         drawn = self.about["settings"]["seed"] if seed is None else seed
-        return summarise_measures(self.frame, self.texts, by=by, seed=drawn, **options)
+        return Table(summarise_measures(self.frame, self.texts, by=by, seed=drawn, **options))
 
     @checked
     def plot(self, by: Sequence[str] = ("role",)) -> go.Figure:
@@ -88,12 +88,12 @@ class Evaluation:
             f"\n{m}" for m in self._minds()
         )
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[str, pd.DataFrame]:
         sentence = (
             f"Evaluation of {self.about['model']}: {self._counted()}; facts "
             f"{PROMPTS[self.about['settings']['prompts']]}. summary(by=…) groups otherwise, plot() draws it."
         )
-        return shown("\n".join([sentence, *self._minds()]), self.summary())
+        return "\n".join([sentence, *self._minds()]), self.summary()
 
     def _minds(self) -> list[str]:
         return [f"Mind: {note}." for note in self.about.get("notes", ())]

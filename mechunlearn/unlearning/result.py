@@ -18,7 +18,7 @@ from ..facts import PROMPTS
 from ..frames import check_frame
 from ..models import load, save
 from ..runs import RunFolder, check_files, read_finished, read_frame
-from ..showing import shown
+from ..showing import Shown, Table
 from .plot import plot
 from .settings import kept_row
 
@@ -28,7 +28,7 @@ NEEDED: dict[str, Any] = {  # columns of a run's frame, and what they hold
 
 
 @dataclass(frozen=True)
-class Unlearning:
+class Unlearning(Shown):
     """A model that has unlearned, and how it came to.
 
     Attributes:
@@ -62,7 +62,8 @@ class Unlearning:
         names = [name for name in names if name.endswith("_recall") and not name.startswith("fold_")]
         names += [name for name in ("text_loss", "text_kl") if name in self.frame]
         ends = pd.DataFrame([self.frame.iloc[0], kept_row(self.frame, self.about)])
-        return ends.assign(model=["before", "after"])[["model", "step", *names]].infer_objects().reset_index(drop=True)
+        ends = ends.assign(model=["before", "after"])[["model", "step", *names]]
+        return Table(ends.infer_objects().reset_index(drop=True))
 
     @checked
     def plot(self) -> Figure:
@@ -109,7 +110,7 @@ class Unlearning:
         told = f"{self.about['step']} steps; {self.about['stopped']}{left}"
         return f"Unlearning({self.about['settings']['method']}; {told})"
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[str, pd.DataFrame]:
         settings = self.about["settings"]
         sentence = (
             f"Unlearned by {settings['method']}, {self.about['step']} steps: {self.about['stopped']}; facts "
@@ -117,7 +118,7 @@ class Unlearning:
         )
         if "remaining" in self.about:
             sentence += f" But {self.about['remaining']}."
-        return shown(sentence, self.summary())
+        return sentence, self.summary()
 
 
 def cleared(folder: Path) -> Path:
