@@ -200,3 +200,9 @@ def test_a_summary_is_a_frame_like_any_other(tmp_path) -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(summary), summarise_attacks(attacks(tmp_path).frame, by="attack"))
     pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(summary)), summary)
     assert str(summary[:0]).startswith("Empty DataFrame")
+
+
+def test_attacks_count_the_facts_that_were_to_be_forgotten(tmp_path) -> None:
+    found = attacks(tmp_path)
+    assert set(found.frame["role"]) == {"forget", "near"}
+    assert repr(found).startswith("Attacks(40 facts;") and "What came back of 40 facts" in str(found)

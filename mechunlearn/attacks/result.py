@@ -87,13 +87,17 @@ class Attacks(Shown):
 
     def __repr__(self) -> str:
         names = ", ".join(name for name in dict.fromkeys(self.frame["attack"]) if name != "none")
-        return f"Attacks({self.frame['fact'].nunique()} facts; {names}; {len(self.frame)} rows)"
+        return f"Attacks({self._asked()} facts; {names}; {len(self.frame)} rows)"
+
+    def _asked(self) -> int:
+        """How many facts that were to be forgotten."""
+        return self.frame.loc[self.frame["role"] == "forget", "fact"].nunique()
 
     def _told(self) -> tuple[str, pd.DataFrame]:
         summary = self.summary(by="attack", resamples=500)
         columns = ["attack", "setting", "n", "start", "value", "low", "high", "never_knew"]
         sentence = (
-            f"What came back of {self.frame['fact'].nunique()} facts under attack: recall before it (start), at the "
+            f"What came back of {self._asked()} facts under attack: recall before it (start), at the "
             f"strongest setting and step (value; low, high: 95 % intervals over {resampled(summary)}), and in a model "
             "that never knew; plot() draws it."
         )
