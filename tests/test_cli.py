@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 import mechunlearn
 from mechunlearn import dissection, organism, reporting, unlearning
-from mechunlearn.cli import app, listing
+from mechunlearn.cli import app, inputs, listing
 from mechunlearn.facts import Facts
 
 from .architectures import VOCABULARY, tiny
@@ -191,6 +193,7 @@ def test_control_c_is_one_line_and_130(workplace: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dissection, "dissect", interrupted)
+    monkeypatch.setattr(inputs, "check_there", lambda _: None)
     result = call("dissect", "a", "b", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "out")
     assert_one_line(result, "interrupted", code=130)
 
@@ -215,6 +218,7 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
         raise StopError
 
     monkeypatch.setattr(dissection, "dissect", spy)
+    monkeypatch.setattr(inputs, "check_there", lambda _: None)
     call(
         *("dissect", "B", "A", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o"),
         *(
@@ -291,6 +295,37 @@ def test_methods_lists_all_with_defaults_and_papers() -> None:
         assert f"{name}  (arXiv {listing.LINES[name].paper or unlearning.METHODS[name].paper})" in listed.stdout
         assert listing.LINES[name].does in listed.stdout
     assert "beta=0.1" in listed.stdout and "--layered" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dissect organsm organism --facts organism --out o", "organsm: no such folder here.*Did you mean organism"),
+        ("dissect organism ./none --facts organism --out o", "./none: no such folder"),
+        ("dissect organism organism --facts half.csv --out o", "half.csv, line 2: the field 'answer' is missing"),
+        ("unlearn organism --method nppo --facts organism --out o", "method 'nppo': .*Did you mean npo"),
+        ("unlearn nobody/nothing --method npo --facts organism --out o", "nobody/nothing: no such folder here"),
+        (
+            "attack organism --never-knew organism:never-new --facts organism --out o",
+            "'organism:never-new': no such folder.*Did you mean organism:never-knew",
+        ),
+        ("evaluate organism --facts none.jsonl", "there is no file none.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_before_torch_is_imported(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "half.csv").write_text("prompt,other\na,b\n")
+    code = (
+        "import sys; from mechunlearn.cli import app\n"
+        "try: app(sys.argv[1:], prog_name='mechunlearn')\n"
+        "except SystemExit as end: print(end.code, *({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert re.search(f"^mechunlearn: {said}", told.stderr.splitlines()[-1]), told.stderr
+    assert told.stdout.split() == ["2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["half.csv"]
 
 
 def test_python_m_is_the_same_command(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mechunlearn"
 FLOORS = {
-    **dict.fromkeys(("errors", "checking", "frames", "reading", "undoing"), 0),
+    **dict.fromkeys(("errors", "checking", "frames", "naming", "reading", "undoing"), 0),
     **dict.fromkeys(("models", "facts", "sites", "runs", "training", "showing"), 1),
     "evaluation": 2,
     **dict.fromkeys(("dissection", "unlearning", "attacks", "organism"), 3),

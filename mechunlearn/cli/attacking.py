@@ -19,7 +19,7 @@ from .app import (
     TypeOption,
     app,
 )  # fmt: skip
-from .inputs import columns_of, passages, split, tell_prompts
+from .inputs import columns_of, look_for, passages, split, tell_prompts
 
 
 @app.command()
@@ -71,14 +71,16 @@ def attack(
         --suite quick --out runs/npo/attacks
       mechunlearn attack ./my-model --facts qa.jsonl --suite prompts,quantise --out runs/mine/attacks
     """
-    from .. import attacks
     from ..errors import UserError
     from ..facts import Facts, organism_text
-    from ..reporting import attack_table
 
+    look_for(model, before, never_knew)
     chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
     if not len(chosen.forget):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
+    from .. import attacks
+    from ..reporting import attack_table
+
     names = split("--suite", suite)
     chosen_suite = names[0] if len(names) == 1 else names
     attacks.listed(chosen_suite)  # a wrong name is told before anything else is said

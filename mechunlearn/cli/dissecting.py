@@ -22,7 +22,7 @@ from .app import (
     TypeOption,
     app,
 )  # fmt: skip
-from .inputs import chosen_facts, show, split, tell_prompts
+from .inputs import chosen_facts, look_for, show, split, tell_prompts
 
 
 @app.command()
@@ -75,6 +75,8 @@ def dissect(
       mechunlearn dissect organism runs/npo/model --facts organism --out runs/npo/dissection
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
     """
+    look_for(before, after)
+    chosen = chosen_facts(facts, format, columns, keys, role, limit)
     from .. import dissection
     from ..dissection.metrics import METRICS, PAPER_METRIC
 
@@ -85,7 +87,7 @@ def dissect(
     result = dissection.dissect(
         before,
         after,
-        chosen_facts(facts, format, columns, keys, role, limit),
+        chosen,
         sites=split("--sites", sites) if sites is not None else None,
         windows=split("--windows", windows),
         direction=direction,

@@ -19,7 +19,7 @@ from .app import (
     TypeOption,
     app,
 )
-from .inputs import chosen_facts, passages, split, tell_prompts
+from .inputs import chosen_facts, look_for, passages, split, tell_prompts
 
 
 @app.command()
@@ -61,11 +61,12 @@ def evaluate(
       mechunlearn evaluate runs/npo/model --before organism --facts organism --text organism --no-letters
       mechunlearn evaluate ./my-model --facts qa.jsonl --measures recall,rank --out runs/my-model
     """
+    look_for(model, before)
+    chosen = chosen_facts(facts, format, columns, keys, role, limit)
     from .. import evaluation
     from ..facts import organism_text
     from ..reporting import across
 
-    chosen = chosen_facts(facts, format, columns, keys, role, limit)
     tell_prompts(prompts)
     general = organism_text() if text == "organism" else passages(None if text is None else Path(text))
     names = split("--measures", measures) if measures is not None else None

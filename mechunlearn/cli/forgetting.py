@@ -10,7 +10,8 @@ import typer
 
 from ..errors import UserError
 from .app import ColumnsOption, DeviceOption, FactsOption, KeysOption, SeedOption, TypeOption, app
-from .inputs import columns_of, passages, split, tell_prompts
+from .inputs import columns_of, look_for, passages, split, tell_prompts
+from .listing import check_method
 from .settings import assignments, limits, merged, read_settings
 
 
@@ -86,20 +87,23 @@ def unlearn(
     if "method" not in wanted:
         raise UserError("no method: give --method NAME, or a settings file with one; `mechunlearn methods` lists them")
 
-    from .. import unlearning
+    check_method(wanted["method"])
     from ..facts import Facts, organism_text
 
-    chosen_method: Any = unlearning.configure(wanted.pop("method"), wanted.pop("set", {}))
-    if "layered" in wanted:
-        chosen_method = unlearning.make_layered(chosen_method, wanted.pop("layered"))
-    if "budget" in wanted:
-        wanted["budget"] = unlearning.make_budget(wanted["budget"])
+    look_for(model)
     chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
     for role in ("forget", "retain"):
         if not len(getattr(chosen, role)):
             raise UserError(
                 f'{facts}: no facts to {role}; give each line a "role": "forget", or "near" or "far" to keep it'
             )
+    from .. import unlearning
+
+    chosen_method: Any = unlearning.configure(wanted.pop("method"), wanted.pop("set", {}))
+    if "layered" in wanted:
+        chosen_method = unlearning.make_layered(chosen_method, wanted.pop("layered"))
+    if "budget" in wanted:
+        wanted["budget"] = unlearning.make_budget(wanted["budget"])
     for name, part in (("text", "held_out"), ("retain_text", "train")):
         file = wanted.pop(name, None)
         wanted[name] = (

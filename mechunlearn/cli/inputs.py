@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import UserError
+from ..naming import check_there
 from ..reading import read_text
 
 if TYPE_CHECKING:
     from ..dissection import Dissection
     from ..facts import Facts
+
+
+def look_for(*models: str | None) -> None:
+    """Raises UserError: one of these is no model that can be opened; said before torch is imported."""
+    for model in models:
+        if model is not None:
+            check_there(model)
 
 
 def chosen_facts(

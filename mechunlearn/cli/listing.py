@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 import typer
 
+from ..errors import UserError
 from .app import app
 
 KEPT = Path(__file__).with_name("methods.txt")
@@ -51,6 +53,18 @@ LINES = {
 }
 
 
+def check_method(name: object) -> None:
+    """Raises UserError: a name of no method. Said without torch, where no file of the user's own may have more."""
+    if isinstance(name, str) and name not in LINES and not _own_may_be_there():
+        close = get_close_matches(name, LINES, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"method {name!r}: not one of {', '.join(LINES)}.{meant}")
+
+
+def _own_may_be_there() -> bool:
+    return "mechunlearn.unlearning" in sys.modules
+
+
 @app.command()
 def methods() -> None:
     """List the unlearning methods: what each does, its paper and its defaults.
@@ -59,8 +73,7 @@ def methods() -> None:
     Example:
       mechunlearn methods
     """
-    own = "mechunlearn.unlearning" in sys.modules  # a file of the user's own may have added to the catalogue
-    typer.echo(listed() if own else KEPT.read_text(encoding="utf-8"), nl=False)
+    typer.echo(listed() if _own_may_be_there() else KEPT.read_text(encoding="utf-8"), nl=False)
 
 
 def listed() -> str:

@@ -1,39 +1,7 @@
 """What a model may know: facts, the files they come in, and their way to tokens."""
 
-from .choices import Choice, multiple_choice, wrong_answers
-from .fact import Fact, Template
-from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
-from .starts import start_tokens, unused_bos
-from .tokens import (
-    Tokens,
-    check_length,
-    check_passages,
-    paper_positions,
-    prompt_tokens,
-    tokenize,
-    tokenize_texts,
-    tokens_hash,
-)
+import lazy_loader
 
-__all__ = [
-    "PROMPTS",
-    "Choice",
-    "Fact",
-    "Facts",
-    "Template",
-    "Tokens",
-    "check_length",
-    "check_passages",
-    "check_prompts",
-    "fact_of",
-    "multiple_choice",
-    "organism_text",
-    "paper_positions",
-    "prompt_tokens",
-    "start_tokens",
-    "tokenize",
-    "tokenize_texts",
-    "tokens_hash",
-    "unused_bos",
-    "wrong_answers",
-]
+# What there is stands in __init__.pyi, once. Reading a file of facts takes no torch, so that what is wrong with it is
+# told at once; what makes tokens of them does.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

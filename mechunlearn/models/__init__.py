@@ -4,10 +4,9 @@ from .anatomy import Slot, slots
 from .checkpoint import clone, hf, save, state
 from .identity import fingerprint
 from .loading import Source, load, load_to_ask
-from .opening import BUILT_IN
 from .pair import Comparison, compare, matched
 
 __all__ = [
-    "BUILT_IN", "Comparison", "Slot", "Source",
+    "Comparison", "Slot", "Source",
     "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "matched", "save", "slots", "state",
 ]  # fmt: skip

@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checking import checked
 from ..errors import UserError
+from ..naming import BUILT_IN
 from ..reading import there
 from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
-from .opening import BUILT_IN, open_checkpoint, open_tokenizer
+from .opening import open_checkpoint, open_tokenizer
 from .wrapping import check_numbers, unwrapped, wrap
 
 Source = str | Path | nn.Module

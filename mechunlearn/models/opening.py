@@ -12,15 +12,13 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checking import shown
 from ..errors import UserError
-from ..reading import named, parse_json, read_text, there
+from ..naming import check_there, place_of
+from ..reading import parse_json, read_text
 from .adapters import merged
 from .folder import HARMLESS, check_folder
 from .wrapping import quiet_loading
 
-DATA = Path(__file__).parent.parent / "data"
-BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "DataParallel or accelerate", "base_model.model.": "peft"}
 
 
@@ -29,16 +27,12 @@ def open_checkpoint(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str]:
     """The module, its tokenizer if there is one, and its name; for the arguments see `load`."""
     name = str(source)
-    place = BUILT_IN.get(name, Path(source))
-    local = name in BUILT_IN or isinstance(source, Path) or there(place) or name.startswith((".", "/", "~"))
-    if local and not there(place):
-        built_in = ", ".join(BUILT_IN)
-        raise UserError(f"{named(name)}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
-    if not local and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
-        raise UserError(f"{shown(name)}: no such folder here, and no name that a model on the hub can have")
-    if local and (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
-        return _adapter(place, dtype, merge)
-    if local:
+    check_there(source, revision)
+    place = place_of(source)
+    local = place is not None
+    if place is not None:
+        if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
+            return _adapter(place, dtype, merge)
         check_folder(place)
     origin = str(place) if local else name
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}

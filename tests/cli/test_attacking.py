@@ -10,6 +10,7 @@ import pytest
 
 from mechunlearn import attacks
 from mechunlearn.attacks import ATTACKS, SUITES, Attacks
+from mechunlearn.cli import inputs
 from mechunlearn.facts import Facts, organism_text
 from mechunlearn.runs import read_run
 
@@ -71,6 +72,7 @@ def test_options_arrive(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
         return Attacks(frame, {"settings": {"left_out": {}}})
 
     monkeypatch.setattr(attacks, "attack", spy)
+    monkeypatch.setattr(inputs, "check_there", lambda _: None)
     text = tmp_path / "text.txt"
     text.write_text("one\n\ntwo\n")
     rest = (
@@ -130,5 +132,5 @@ def test_bad_input(
 def test_a_wrong_name_is_told_before_any_model_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     room = sys.modules["mechunlearn.attacks.attack"]
     monkeypatch.setattr(room, "load_to_ask", lambda *_, **__: pytest.fail("a model was opened"))
-    command = ("attack", "./missing", "--facts", "organism", "--suite", "noise,hypnosis", "--out", tmp_path / "o")
+    command = ("attack", "organism", "--facts", "organism", "--suite", "noise,hypnosis", "--out", tmp_path / "o")
     assert_one_line(call(*command), "hypnosis", "quick", "quantise")

@@ -1,0 +1,37 @@
+from .choices import Choice, multiple_choice, wrong_answers
+from .fact import Fact, Template
+from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
+from .starts import start_tokens, unused_bos
+from .tokens import (
+    Tokens,
+    check_length,
+    check_passages,
+    paper_positions,
+    prompt_tokens,
+    tokenize,
+    tokenize_texts,
+    tokens_hash,
+)
+
+__all__ = [
+    "PROMPTS",
+    "Choice",
+    "Fact",
+    "Facts",
+    "Template",
+    "Tokens",
+    "check_length",
+    "check_passages",
+    "check_prompts",
+    "fact_of",
+    "multiple_choice",
+    "organism_text",
+    "paper_positions",
+    "prompt_tokens",
+    "start_tokens",
+    "tokenize",
+    "tokenize_texts",
+    "tokens_hash",
+    "unused_bos",
+    "wrong_answers",
+]

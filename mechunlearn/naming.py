@@ -1,0 +1,66 @@
+"""What a model may be called: a built-in name, a folder, a name on the hub. What is none of these is said at once."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from .checking import shown
+from .errors import UserError
+from .reading import named, there
+
+DATA = Path(__file__).parent / "data"
+BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
+PATIENCE = 10.0  # seconds for the hub to answer
+
+
+def place_of(source: str | Path) -> Path | None:
+    """The folder that is meant, which is there; None for a name on the hub.
+
+    Raises:
+        UserError: a folder that is not there, or a name that nothing can have.
+    """
+    name = str(source)
+    place = BUILT_IN.get(name, Path(source))
+    if there(place):
+        return place
+    if isinstance(source, Path) or name.startswith((".", "/", "~")):
+        built_in = ", ".join(BUILT_IN)
+        raise UserError(f"{named(name)}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
+    if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
+        raise UserError(
+            f"{shown(name)}: no such folder here, and no name that a model on the hub can have{_meant(name)}"
+        )
+    return None
+
+
+def check_there(source: str | Path, revision: str | None = None) -> None:
+    """Ask whether there is such a model, before anything is opened: libraries try for half a minute, and more.
+
+    Raises:
+        UserError: as `place_of`; a hub name of nothing that was fetched before, where the hub has none of that name
+            either, does not give it, or is not reached.
+    """
+    if place_of(source) is not None:
+        return
+    import huggingface_hub as hub  # half a second that a folder need not wait for
+
+    name = str(source)
+    if isinstance(hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json", revision=revision), timeout=PATIENCE)
+    except hub.errors.EntryNotFoundError:  # what else is there, the libraries say when they open it
+        return
+    except Exception as error:  # of the network, of access, of an offline mode: one for each way there is
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{name}: no such folder here, and the hub could not give it ({reason}); check the name, the network and "
+            f"your access, or give the path of a checkpoint folder{_meant(name)}"
+        ) from error
+
+
+def _meant(name: str) -> str:
+    close = get_close_matches(name, BUILT_IN, n=1)
+    return f". Did you mean {close[0]}?" if close else ""
