@@ -40,6 +40,7 @@ from .errors import UserError
 from .models import Slot, slots
 from .models.meaning import faults
 
+MOST_PLACES = 10**7  # neurons of a layer that an index may speak of
 SECONDS = 1.0  # that a regular expression may take for one name
 ACTIVATIONS = {
     "mlp_coefficients": "blocks.{l}.mlp.hook_post",
@@ -105,23 +106,43 @@ class Site:
 
 @checked
 def resolve(name: str, model: TransformerBridge) -> Site:
-    """The site of that name in this model.
+    """The site of that name in this model. Behind a named site some of its places: `head_output[0,3]`, `[0-99,120]`.
 
     Raises:
         UserError: the architecture has no such site, or an index lies outside it.
     """
     if not name.strip():
         raise UserError("the name of a site is empty")
-    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[0-9,\s]+)\]", name)
-    if match and max(map(len, match["index"].split(","))) > 18:
-        raise UserError(f"site {shown(name)}: an index of more digits than any model has places")
+    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[0-9,\s-]+)\]", name)
+    if match and not _is_named(match["base"]):  # the end of a regular expression
+        match = None
     base = match["base"] if match else name
-    select = tuple(int(i) for i in match["index"].split(",") if i.strip()) if match else ()
-    if all(part in ACTIVATIONS or "hook_" in part for part in base.split("+")):
-        site = _activation(base, model)
-    else:
-        site = _parameters(base, model)
+    select = _indices(name, match["index"]) if match else ()
+    site = _activation(base, model) if _is_activation(base) else _parameters(base, model)
     return replace(site, name=name, select=_checked(name, base, select, model)) if select else site
+
+
+def _is_activation(name: str) -> bool:
+    return all(part in ACTIVATIONS or "hook_" in part for part in name.split("+"))
+
+
+def _is_named(name: str) -> bool:
+    return name in PARAMETERS or _is_activation(name)
+
+
+def _indices(name: str, text: str) -> tuple[int, ...]:
+    """Places and ranges of them, both ends included, each place once: "0,3", "0-99,120"."""
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if ends is None:
+            raise UserError(f"site {shown(name)}: {part!r} is no place and no range of places; write [0,3] or [0-99]")
+        if len(part) > 40 or (first := int(ends[1])) > MOST_PLACES or (last := int(ends[2] or first)) > MOST_PLACES:
+            raise UserError(f"site {shown(name)}: an index beyond what any model has")
+        if last < first:
+            raise UserError(f"site {shown(name)}: the range {part.strip()} ends before it begins")
+        found |= dict.fromkeys(range(first, last + 1))
+    return tuple(found)
 
 
 def default(model: TransformerBridge) -> tuple[str, ...]:

@@ -46,6 +46,18 @@ def test_regular_expressions_match_names_of_both_libraries():
     assert not resolve("weight$", model).layered  # reaches outside the blocks
 
 
+def test_places_are_given_one_by_one_or_in_ranges():
+    model = before("llama")
+    assert resolve("value_vectors[0-3, 7,2]", model).select == (0, 1, 2, 3, 7)
+    assert resolve("head_output[0-0]", model).select == (0,)
+
+
+def test_a_set_of_characters_at_the_end_of_a_regular_expression_is_none_of_places():
+    found = resolve(r"blocks\.[0-1]\.mlp\.out\.weigh[s-u]", before("llama"))
+    assert [slot.path for slot in found.slots] == ["blocks.0.mlp.out.weight", "blocks.1.mlp.out.weight"]
+    assert [slot.layer for slot in resolve(r"layers\.[23]", before("llama")).slots][::9] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -57,6 +69,12 @@ def test_regular_expressions_match_names_of_both_libraries():
         ("head_output[0,9]", "index 9 lies outside; head_output has 0 to 3"),
         ("norms_of[1]", "matches no parameter"),
         ("attention_qk[1]", "indices can be given for"),
+        ("head_output[3-1]", "the range 3-1 ends before it begins"),
+        ("head_output[0-9]", "index 9 lies outside; head_output has 0 to 3"),
+        ("head_output[0,,3]", "'' is no place and no range of places"),
+        ("head_output[-1]", "'-1' is no place and no range of places"),
+        ("value_vectors[99999999999999999999999]", "beyond what any model has"),
+        ("value_vectors[0-99999999]", "beyond what any model has"),
     ],
 )
 def test_what_does_not_exist_is_refused(name, message):
