@@ -247,8 +247,9 @@ def _matches(pattern: str, text: str, name: str) -> bool:
         ) from error
 
 
-def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBridge) -> tuple[int, ...]:
-    widths = {
+def widths(model: TransformerBridge) -> dict[str, int]:
+    """The sites of which some places can be chosen, and how many there are."""
+    found = {
         "mlp_coefficients": model.cfg.d_mlp,
         "value_vectors": model.cfg.d_mlp,
         "head_output": model.cfg.n_heads,
@@ -256,10 +257,15 @@ def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBr
         "mlp_output": model.cfg.d_model,
         "residual": model.cfg.d_model,
     }
-    if base not in widths:
-        raise UserError(f"site {name!r}: indices can be given for {', '.join(widths)} only")
-    if max(select) >= widths[base]:
-        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has 0 to {widths[base] - 1}")
+    return {name: width for name, width in found.items() if width is not None}
+
+
+def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBridge) -> tuple[int, ...]:
+    known = widths(model)
+    if base not in known:
+        raise UserError(f"site {name!r}: indices can be given for {', '.join(known)} only")
+    if max(select) >= known[base]:
+        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has 0 to {known[base] - 1}")
     return select
 
 

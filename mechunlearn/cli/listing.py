@@ -1,8 +1,8 @@
-"""`mechunlearn methods`: what each method does, its paper and its defaults.
+"""`mechunlearn methods` and `mechunlearn sites`: what there is to choose from.
 
-The list is kept as a file beside this one, so that reading it takes no torch; a test holds it to the catalogue, and
-`make format` writes it anew. Where a file of the user's own was run first (`--use`), it is made from what is there
-then.
+The list of methods is kept as a file beside this one, so that reading it takes no torch; a test holds it to the
+catalogue, and `make format` writes it anew. Where a file of the user's own was run first (`--use`), it is made from
+what is there then.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 import textwrap
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from ..errors import UserError
-from .app import app
+from .app import DeviceOption, TypeOption, app
+from .inputs import look_for
 
 KEPT = Path(__file__).with_name("methods.txt")
 WIDTH = 100
@@ -100,3 +101,27 @@ def _plain(value: object) -> str:
     if isinstance(value, tuple) and value and all(isinstance(text, str) for text in value):
         return f"{len(value)} texts"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def sites(
+    model: Annotated[str, typer.Argument(help="A Hugging Face name, a checkpoint folder, or 'organism'.")],
+    device: DeviceOption = None,
+    dtype: TypeOption = None,
+) -> None:
+    """List the sites that a model has: where activations can be patched and parameters put back, with shapes.
+
+    \b
+    Example:
+      mechunlearn sites organism
+    """
+    look_for(model)
+    from ..models import load
+    from ..showing import plain
+    from ..site_table import site_table
+
+    typer.echo(plain(site_table(load(model, device=device, dtype=dtype))))
+    typer.echo(
+        "\nIndices: how many places SITE[0,3] or SITE[0-99] chooses among. Activations are joined with +. Besides:\n"
+        "any TransformerLens hook in a block (blocks.{l}.attn.hook_q), and regular expressions over parameter names."
+    )

@@ -41,9 +41,9 @@ def test_what_it_gives_are_the_tables(found):
 
 def test_in_words():
     found = Attacks(strongest_frame(), {"settings": {}})
-    assert repr(found) == f"Attacks(6 facts; prompts, noise, steer; {len(found.frame)} rows)"
+    assert repr(found) == f"Attacks(4 facts; prompts, noise, steer; {len(found.frame)} rows)"
     page = found._repr_html_()
-    assert all(name in page for name in ("6 facts", "prompts", "noise", "steer", "never_knew"))
+    assert all(name in page for name in ("4 facts", "prompts", "noise", "steer", "never_knew"))
 
 
 def test_other_folders_are_refused(found, tmp_path):
