@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def place_of(source: str | Path) -> Path | None:
         raise UserError(f"{named(name)}: no such folder; give a checkpoint folder, a hub name, or one of {built_in}")
     if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
         raise UserError(
-            f"{shown(name)}: no such folder here, and no name that a model on the hub can have{_meant(name)}"
+            f"{shown(name)}: no such folder here, and no name that a model on the hub can have{meant(name, BUILT_IN)}"
         )
     return None
 
@@ -57,10 +58,11 @@ def check_there(source: str | Path, revision: str | None = None) -> None:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{name}: no such folder here, and the hub could not give it ({reason}); check the name, the network and "
-            f"your access, or give the path of a checkpoint folder{_meant(name)}"
+            f"your access, or give the path of a checkpoint folder{meant(name, BUILT_IN)}"
         ) from error
 
 
-def _meant(name: str) -> str:
-    close = get_close_matches(name, BUILT_IN, n=1)
+def meant(name: str, known: Iterable[str]) -> str:
+    """What a misspelt name may stand for, as the end of an error; "" where nothing known is like it."""
+    close = get_close_matches(name, list(known), n=1)
     return f". Did you mean {close[0]}?" if close else ""

@@ -28,7 +28,8 @@ def site_table(model: TransformerBridge) -> pd.DataFrame:
     found = [resolve(name, model) for name, there in available(model).items() if there]
     wanted = {hook for site in found for hooks in site.hooks.values() for hook in hooks}
     with torch.no_grad():
-        _, cache = model.run_with_cache(torch.zeros(1, 2, dtype=torch.long), names_filter=lambda hook: hook in wanted)
+        ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+        _, cache = model.run_with_cache(ids, names_filter=lambda hook: hook in wanted)
     rows = []
     for site in found:
         layers = site.layers()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
 from ..errors import UserError
+from ..naming import meant
 from .app import DeviceOption, TypeOption, app
 from .inputs import look_for
 
@@ -57,9 +57,7 @@ LINES = {
 def check_method(name: object) -> None:
     """Raises UserError: a name of no method. Said without torch, where no file of the user's own may have more."""
     if isinstance(name, str) and name not in LINES and not _own_may_be_there():
-        close = get_close_matches(name, LINES, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"method {name!r}: not one of {', '.join(LINES)}.{meant}")
+        raise UserError(f"method {name!r}: not one of {', '.join(LINES)}{meant(name, LINES)}")
 
 
 def _own_may_be_there() -> bool:
