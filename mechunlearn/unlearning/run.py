@@ -107,7 +107,8 @@ def unlearn(
         run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/` (of every stage of a
             layered run also in `stages/1/`, …). A finished run of the same settings is opened instead of computed
             again; an interrupted one goes on, to the same weights bit for bit on the same machine.
-        progress: show a progress bar, and say beforehand what a step costs.
+        progress: show a progress bar, say beforehand what a step costs, and warn at the end of what is still answered
+            (`about["remaining"]`, which `repr` shows too).
 
     Raises:
         UserError: what `load` and `Facts.of` refuse; an unknown method, no forget or retain facts, a fact in both, a
@@ -151,7 +152,10 @@ def unlearn(
     with begun(run, "unlearning", made_with) as folder:
         if folder is not None and folder.finished:  # by another process, in the meantime
             return Unlearning.load(folder.path, **_like(model))
-        return _run(stages, folder, made_with, plain, fitted)
+        run = _run(stages, folder, made_with, plain, fitted)
+    if "remaining" in run.about:  # whoever asked for no progress reads it in the result
+        log.log(logging.WARNING if progress else logging.INFO, "%s: %s", made_with["method"], run.about["remaining"])
+    return run
 
 
 def _run(
@@ -185,8 +189,6 @@ def _run(
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
     about = about_of(Outcome(model, frame, "; ".join(reasons), step))
-    if "remaining" in about:
-        log.warning("%s: %s", made_with["method"], about["remaining"])
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))
         folder.finish(about | {"stages": len(stages)}, ("model",), frame=frame)

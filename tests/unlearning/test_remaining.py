@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mechunlearn.models import clone, slots
+from mechunlearn.models import clone, hf, slots
 from mechunlearn.reporting import report
 from mechunlearn.unlearning import CIR, NPO, Breaking, Budget, GradientAscent, Unlearning, unlearn
 from mechunlearn.unlearning.remaining import relative_change
@@ -29,6 +29,8 @@ def test_a_run_that_did_nothing_says_so(knowing, facts, caplog, method, options,
     said = run.about["remaining"]
     assert said.startswith("nothing was forgotten: recall 100.0% (before 100.0%), probability of an answer token ")
     assert re.search(mend, said)
+    assert said not in caplog.text  # whoever wants no progress reads the result
+    unlearn(knowing, method, facts.forget, facts.retain, text=TEXT, **QUICK | options | {"progress": True})
     assert said in caplog.text
     assert "nothing was forgotten" in repr(run)
     assert said.split(";")[0] in run._repr_html_()
@@ -46,7 +48,7 @@ def test_facts_that_are_answered_still_are_counted_aloud(knowing, facts, caplog)
     """Some are forgotten, more than a fifth is not: that is no forgotten domain."""
     with caplog.at_level("WARNING"):
         for steps in range(2, 40):
-            options = QUICK | {"steps": steps, "evaluate_every": steps, "learning_rate": 3e-3}
+            options = QUICK | {"steps": steps, "evaluate_every": steps, "learning_rate": 3e-3, "progress": True}
             run = unlearn(knowing, NPO(), facts.forget, facts.retain, **options)
             if (left := run.frame["forget_recall"].iloc[-1]) < 0.95:
                 break
@@ -66,6 +68,15 @@ def test_of_a_budget_that_sent_the_run_back_not_the_rate_is_raised(knowing, fact
     assert run.about["step"] == 0
     assert run.about["remaining"].startswith("the forget facts are still answered: recall 100.0%")
     assert "Try this: a larger budget" in run.about["remaining"]
+
+
+def test_where_nothing_was_known_nothing_is_said_to_be_answered_still(knowing, facts):
+    blank = clone(knowing)
+    with torch.no_grad():
+        hf(blank).lm_head.weight.zero_()
+    run = unlearn(blank, NPO(), facts.forget, facts.retain, learning_rate=1e-9, **QUICK)
+    assert run.about["remaining"].startswith("there was nothing to forget: before, recall of the forget facts is 0.0%")
+    assert "form in which the model was taught" in run.about["remaining"]
 
 
 def test_it_is_kept_and_stands_on_the_page(knowing, facts, tmp_path):
