@@ -25,17 +25,17 @@ def remaining(
     """What the model after still answers of the forget facts, and what to try; None where little is left.
 
     More than a fifth of what was answered before is spoken of: of recall, or, of long answers, of the probability of
-    an answer token. Where the model before hardly answers, that is what is said: its facts are others, or it is asked in
-    another form than it knows. Where nothing at all was forgotten, how far the weights moved is said beside it: a setting that is
-    a length or a rate suits one model, and may be lost on another.
+    an answer token. Where the model before hardly answers, that is what is said: its facts are others, or it is asked
+    in another form than it knows. Where nothing at all was forgotten, how far the weights moved is said beside it: a
+    setting that is a length or a rate suits one model, and may be lost on another.
     """
     first, last = frame.iloc[0], kept_row(frame, about)
     recall, probability = ((first[name], last[name]) for name in ("forget_recall", "forget_probability"))
     if max(recall[0], probability[0]) < KNOWN:
         return (
-            f"there was nothing to forget: before, recall of the forget facts is {recall[0]:.1%} and the probability of "
-            f"an answer token {probability[0]:.3g}. Try this: the form in which the model was taught (template, chat), "
-            "or facts that it knows"
+            f"there was nothing to forget: before, recall of the forget facts is {recall[0]:.1%} and the probability "
+            f"of an answer token {probability[0]:.3g}. Try this: the form in which the model was taught (template, "
+            "chat), or facts that it knows"
         )
     start, end = probability if "forget_token_recall" in frame else recall
     if not end > LEFT * start:
