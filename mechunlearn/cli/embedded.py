@@ -25,7 +25,8 @@ def demo(
 ) -> None:
     """See it work on the embedded model.
 
-    It forgets by two methods, both are dissected, one report shows what happened.
+    It forgets by two methods; both are dissected, and attacked beside the twin that never knew the facts; one report
+    shows what happened.
 
     \b
     Example:
@@ -34,7 +35,7 @@ def demo(
     began = time.perf_counter()
     import torch
 
-    from .. import dissection, reporting
+    from .. import attacks, dissection, reporting
     from ..facts import Facts, organism_text
     from ..models import load
     from ..unlearning import NPO, GradientDifference, unlearn as make_forget
@@ -55,11 +56,20 @@ def demo(
             seed=seed,
             run=folder / "dissection",
         )
-        shown.append((method.name, found))
+        attacked = attacks.attack(
+            folder / "model",
+            facts,
+            suite=[attacks.Relearn(epochs=3)],
+            never_knew="organism:never-knew",
+            seed=seed,
+            run=folder / "attacks",
+        )
+        shown.append((method.name, found, attacked))
     page = reporting.report(out)
-    for name, found in shown:
+    for name, found, attacked in shown:
         typer.echo(f"\n== {name}")
         show(found, dissection.PAPER_METRIC)
+        typer.echo(f"\n{reporting.AttackWords.of(attacked.frame).headline}")
     typer.echo(f"\nThe report is {page} ({time.perf_counter() - began:.0f} s)")
 
 

@@ -94,7 +94,8 @@ def show(result: Dissection, metric: str) -> None:
 
     summary, notes = result.summary(), result.about.get("notes", ())
     frames = {"controls": result.controls, "facts": result.facts, "answers": result.answers}
-    words = Words.of(summary, **frames, metric=metric, notes=notes)
+    changed = (result.about.get("comparison") or {}).get("relative_change")
+    words = Words.of(summary, **frames, metric=metric, notes=notes, changed=changed)
     typer.echo(plain(strongest(summary, metric, result.answers)))
     typer.echo(f"\n{words.headline}")
     for warning in words.warnings:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .metrics import PAPER_METRIC
 
+MOST = 0.5  # of the layers: a window that holds more replaces most of the model, and points nowhere
 NOTHING, PART, MUCH, NEARLY_ALL = 0.1, 0.3, 0.6, 0.85  # shares of the way from after back to before
 PEAK_COLUMNS = [
     *("site", "kind", "peak recovery", "95 % interval", "in", "answered right"),
@@ -34,7 +35,7 @@ class Peak:
     other: float  # the ratio of means where `value` is the mean of ratios
     n: int
     n_undefined: int
-    whole: bool = False  # no window leaves a layer out: the patch replaces what the site does in the whole model
+    most: bool = False  # every window holds more than half of the layers: the patch replaces most of the model
 
     @property
     def where(self) -> str:
@@ -52,14 +53,15 @@ class Peak:
 def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
     """The peak of every site among the rows of one metric and direction, in the rows' order of sites.
 
-    The peak is sought over windows that leave some layer out, where the site has such: all layers at once
-    say whether, not where.
+    The peak is sought over windows of at most half of the layers, where the site has such: a patch that replaces most
+    of the model brings back what the donor is, and says nothing about where.
     """
     last = int(rows["last_layer"].max()) if len(rows) else -1
     result = []
     for site, windows in rows.groupby("site", sort=False, observed=True):
         everywhere = (windows["first_layer"] == 0) & (windows["last_layer"] == last)
-        parts = windows[~everywhere] if (~everywhere).any() else windows
+        wide = most_layers(windows, last)
+        parts = windows[~wide] if (~wide).any() else windows
         whole = windows[everywhere & windows["mean_of_ratios"].notna()]
         defined = parts[parts["mean_of_ratios"].notna()]
         best = _highest(defined) if len(defined) else parts.iloc[0]
@@ -82,10 +84,16 @@ def peaks(rows: pd.DataFrame) -> tuple[Peak, ...]:
                 other=float(best["ratio_of_means"]),
                 n=int(best["n"]),
                 n_undefined=int(best["n_undefined"]),
-                whole=last > 0 and bool(everywhere.all()),
+                most=bool(wide.all()),
             )
         )
     return tuple(result)
+
+
+def most_layers(windows: pd.DataFrame, last: int) -> pd.Series:
+    """Of each window whether it holds more than half of the layers of a model whose last layer is `last`."""
+    held = windows["last_layer"] - windows["first_layer"] + 1
+    return (windows["first_layer"] >= 0) & (last > 0) & (held > MOST * (last + 1))
 
 
 def _highest(rows: pd.DataFrame) -> pd.Series:
@@ -115,12 +123,6 @@ def decimal(value: float) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "–" if pd.isna(low) else f"{decimal(low)} to {decimal(high)}"
-
-
-def name(site: str) -> str:
-    """A site as it reads in a sentence."""
-    known = {"mlp_coefficients+attention_output": "MLP coefficients with attention output"}
-    return known.get(site, site.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV"))
 
 
 def answered(answers: pd.DataFrame, found: Iterable[Peak], direction: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from .headline import Words
 from .report import report
-from .sections.attacks import attack_table
+from .sections.attacks import AttackWords, attack_table
 from .sections.evaluation import across
 
-__all__ = ["Words", "across", "attack_table", "report"]
+__all__ = ["AttackWords", "Words", "across", "attack_table", "report"]

@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
+
+from .answer import Answer, answer_table, answers
 from .folders import find, told
 from .sections.attacks import AttacksSection, attacks_section
 from .sections.dissection import DissectionSection, dissection_section
@@ -23,6 +26,7 @@ class Content:
     """Everything that is told; `unfinished` and `others` are names of runs that are not shown."""
 
     title: str
+    answers: list[Answer]
     dissections: list[DissectionSection]
     unlearnings: list[UnlearningSection]
     attacks: list[AttacksSection]
@@ -38,15 +42,24 @@ class Content:
             UserError: no such folder, no finished run in it, or broken files (named).
         """
         found = find(folder)
+        dissections = _sections(dissection_section, "dissection", found.dissections)
+        attacks = _sections(attacks_section, "attacks", found.attacks)
+        said = [section.words for section in dissections], [section.words for section in attacks]
         return cls(
             title=f"mechunlearn: {Path(folder).resolve().name}",
-            dissections=_sections(dissection_section, "dissection", found.dissections),
+            answers=told(str(folder), partial(answers, found, *said)),
+            dissections=dissections,
             unlearnings=_sections(unlearning_section, "unlearning", found.unlearnings),
-            attacks=_sections(attacks_section, "attacks", found.attacks),
+            attacks=attacks,
             evaluations=_sections(evaluation_section, "evaluation", found.evaluations),
             unfinished=found.unfinished,
             others=found.others,
         )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All models beside each other."""
+        return answer_table(self.answers)
 
     @property
     def missing(self) -> list[str]:

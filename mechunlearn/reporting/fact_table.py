@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ..dissection.metrics import PAPER_METRIC
-from ..dissection.peaks import Peak, name
+from ..dissection.peaks import Peak
+from ..dissection.plotting.styles import site_words
 from .elements import Cell
 
 SHOWN = 2000  # facts on the page
@@ -86,7 +87,9 @@ class FactTable:
         best = sorted((peak for peak in peaks if peak.defined), key=lambda peak: -peak.value)
         windows = [(peak.site, peak.first_layer, peak.last_layer, _label(peak)) for peak in best]
         last = int(frame["last_layer"].max())
-        windows += [(peak.site, 0, last, f"{name(peak.site)}, all layers") for peak in best if peak.first_layer >= 0]
+        windows += [
+            (peak.site, 0, last, f"{site_words(peak.site)}, all layers") for peak in best if peak.first_layer >= 0
+        ]
         choices = [_choice(shown, answers, frame, *window) for window in dict.fromkeys(windows)]
         found = [choice for choice in choices if choice is not None]
         return cls(_rows(shown), found, STATUSES[direction], len(facts))
@@ -111,7 +114,7 @@ class FactTable:
 
 
 def _label(peak: Peak) -> str:
-    return name(peak.site) if peak.first_layer < 0 else f"{name(peak.site)}, {peak.where}"
+    return site_words(peak.site) if peak.first_layer < 0 else f"{site_words(peak.site)}, {peak.where}"
 
 
 def _rows(facts: pd.DataFrame) -> list[FactRow]:

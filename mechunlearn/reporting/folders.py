@@ -24,11 +24,22 @@ KINDS = ("dissection", "unlearning", "attacks", "evaluation")
 
 
 @dataclass(frozen=True)
-class DissectionFiles:
-    """A finished dissection as it lies on disk; `name` is its place below the report's folder."""
+class Files:
+    """A finished run as it lies on disk; `name` is its place below the report's folder."""
 
     name: str
     run: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What the run is called: as its maker named it, else by its folder."""
+        return str(self.run["about"].get("name") or self.name)
+
+
+@dataclass(frozen=True)
+class DissectionFiles(Files):
+    """A finished dissection."""
+
     frame: pd.DataFrame
     controls: pd.DataFrame
     facts: pd.DataFrame
@@ -36,29 +47,23 @@ class DissectionFiles:
 
 
 @dataclass(frozen=True)
-class UnlearningFiles:
+class UnlearningFiles(Files):
     """A finished unlearning run: its curve, one row an evaluation."""
 
-    name: str
-    run: dict[str, Any]
     frame: pd.DataFrame
 
 
 @dataclass(frozen=True)
-class AttacksFiles:
+class AttacksFiles(Files):
     """A finished run of attacks: one row a question under an attack."""
 
-    name: str
-    run: dict[str, Any]
     frame: pd.DataFrame
 
 
 @dataclass(frozen=True)
-class EvaluationFiles:
+class EvaluationFiles(Files):
     """A finished evaluation."""
 
-    name: str
-    run: dict[str, Any]
     result: Evaluation
 
 

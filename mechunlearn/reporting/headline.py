@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from ..dissection.metrics import METRICS, PAPER_METRIC
-from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, judged, name, peaks
+from ..dissection.peaks import MUCH, NOTHING, PART, Peak, amount, decimal, most_layers, peaks
+from ..dissection.plotting.styles import site_words
 from ..dissection.said import PLACE, Said, said_under
+from .doubts import on_behaviour, on_controls, on_peaks, strangers
 from .fact_table import counted
 from .put_back import counts, likely, on_damage, on_states
 
-FEW_FACTS = 30
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
 # and whole blocks hold every weight of a layer: that these restore predictions says little.
 STATES = ("mlp_coefficients+attention_output", "mlp_coefficients", "attention_output")
@@ -45,12 +46,13 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Words:
-    """The verdict on one direction of a dissection: a headline, its evidence, and what casts doubt on it."""
+    """What one direction of a dissection says: a headline, its evidence, doubts, and the headline in a few words."""
 
     headline: str
     evidence: tuple[str, ...]
     warnings: tuple[str, ...]
     peaks: tuple[Peak, ...]
+    short: str
 
     @classmethod
     def of(
@@ -62,31 +64,36 @@ class Words:
         answers: pd.DataFrame | None = None,
         metric: str = PAPER_METRIC,
         notes: Iterable[str] = (),
+        changed: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Words:
         """Judge the direction before->after where `summary` has it, else the only other one.
 
         `facts` and `answers` are the dissection's frames: without them nothing is said about answers. `notes` is what
-        the run itself wants to be minded.
+        the run itself wants to be minded; `changed`, by how much the weights of each role differ.
         """
-        doubts = (*_control_warnings(controls), *_behaviour_warnings(facts), *(f"{_capital(n)}." for n in notes))
+        doubts = (*on_controls(controls), *on_behaviour(facts), *(f"{_capital(n)}." for n in notes))
         rows = summary[(summary["metric"] == metric) & summary["position"].isna()]
         restored, injected = (
             peaks(rows[rows["direction"] == direction]) for direction in ("before->after", "after->before")
         )
         found = restored or injected
         if not found:
-            return cls(MAPPED, tuple(_behaviour(facts)), doubts, ())
+            return cls(MAPPED, tuple(_behaviour(facts)), doubts, (), "only single positions were patched: see the map")
         told = Told(facts, answers, METRICS[metric].words if metric in METRICS else metric)
         direction = "before->after" if restored else "after->before"
+        apart = strangers(changed or {})
         return cls(
-            headline=_headline(restored, told) if restored else _headline_reversed(injected, told),
+            headline=apart or (_headline(restored, told) if restored else _headline_reversed(injected, told)),
             evidence=(
                 *_behaviour(facts),
                 *_evidence(found, direction, told),
                 *([_headline_reversed(injected, told)] if restored and injected else []),
             ),
-            warnings=(*doubts, *_warnings(found)),
+            warnings=(*doubts, *on_peaks(found)),
             peaks=found,
+            short="nothing that could be judged: the models share too little"
+            if apart
+            else _short(found, direction, told),
         )
 
 
@@ -105,12 +112,12 @@ class Told:
         return said_under(self.facts, self.answers, peak.site, peak.first_layer, peak.last_layer, direction)
 
     def most(self, states: list[Peak]) -> tuple[Peak, Said] | None:
-        """The patch of these sites under which most is answered right, of those that leave a layer out."""
+        """The patch of these sites, of at most half of the layers, under which most is answered right."""
         if self.facts is None or self.answers is None:
             return None
         sites = {peak.site: peak for peak in states}
         rows = self.answers[(self.answers["direction"] == "before->after") & self.answers["site"].isin(list(sites))]
-        rows = rows[(rows["first_layer"] > 0) | (rows["last_layer"] < rows["last_layer"].max())]
+        rows = rows[~most_layers(rows, int(rows["last_layer"].max()))] if len(rows) else rows
         if rows.empty:
             return None
         shares = rows.groupby(PLACE, observed=True)["correct"].mean()
@@ -127,14 +134,41 @@ def _headline(found: tuple[Peak, ...], told: Told) -> str:
             "Undefined: on these facts the two models differ by less than the noise floor, so there is "
             "nothing to recover."
         )
-    states = [peak for peak in defined if peak.kind == "activation" and peak.site not in WHOLE]
-    named = [peak for peak in states if peak.site in STATES]
+    states = _candidates(defined)
     parameters = [peak for peak in defined if peak.kind == "parameters" and peak.site not in WHOLE]
-    of_states = on_states(named or states, told.distance, told.under, told.most(named or states)) if states else ""
+    of_states = on_states(states, told.distance, told.under, told.most(states)) if states else ""
     sentences = [of_states, *_on_parameters(parameters, found, told)]
     return " ".join(filter(None, sentences)) or (
-        f"Only {', '.join(name(peak.site) for peak in defined)} was tried, which holds too much to point anywhere."
+        f"Only {', '.join(site_words(peak.site) for peak in defined)} was tried, which holds too much to point "
+        "anywhere."
     )
+
+
+def _candidates(defined: Iterable[Peak]) -> list[Peak]:
+    """Sites of states that can be part of a cause."""
+    states = [peak for peak in defined if peak.kind == "activation" and peak.site not in WHOLE]
+    return [peak for peak in states if peak.site in STATES] or states
+
+
+def _short(found: tuple[Peak, ...], direction: str, told: Told) -> str:
+    """The headline in a few words: what is answered under the best patch of at most half of the layers."""
+    defined = [peak for peak in found if peak.defined]
+    if not defined:
+        return "undefined: the models do not differ measurably on these facts"
+    candidates = _candidates(defined) or defined
+    narrow = [peak for peak in candidates if not peak.most]
+    if not narrow:
+        return "nothing that could be judged: every patch replaced most of the model"
+    donor, recipient = direction.split("->")
+    best = max(narrow, key=lambda peak: peak.value)
+    said = told.under(best, direction)
+    most = told.most(narrow) if direction == "before->after" else None
+    if most is not None and (said is None or most[1].right > said.right):
+        best, said = most
+    what = f"the model {donor}'s {site_words(best.site)}{_in(best)}"
+    if said is None:
+        return f"{decimal(best.value)} of the {told.distance} undone by {what}; answers were not recorded"
+    return f"answered right by the model {recipient} given {what}: {counts(said)}"
 
 
 def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...], told: Told) -> list[str]:
@@ -158,13 +192,13 @@ def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...], told: Told) 
     best = max(parameters, key=lambda peak: peak.value, default=None)
     if best is not None and best.value >= PART:
         sentences.append(
-            f"Among parameters, restoring {name(best.site)}{_in(best)} alone undoes {amount(best.value)} of "
+            f"Among parameters, restoring {site_words(best.site)}{_in(best)} alone undoes {amount(best.value)} of "
             f"the change ({decimal(best.value)}{_answered(told.under(best))})."
         )
     elif best is not None and (len(parameters) > 1 or not sentences):
         sentences.append(
             f"No group of parameters tried undoes more than {decimal(best.value)} of the change by itself "
-            f"({name(best.site)}{_in(best)})."
+            f"({site_words(best.site)}{_in(best)})."
         )
     return sentences
 
@@ -195,10 +229,10 @@ def _evidence(found: tuple[Peak, ...], direction: str, told: Told) -> list[str]:
     for peak in found:
         what = "restoring" if peak.kind == "parameters" else "patching"
         if not peak.defined:
-            sentences.append(f"{name(peak.site)}: undefined for all {peak.n_undefined} facts.")
+            sentences.append(f"{site_words(peak.site)}: undefined for all {peak.n_undefined} facts.")
             continue
         place = _in(peak)
-        text = f"{name(peak.site)}: {what} the {donor} model's{place} recovers "
+        text = f"{site_words(peak.site)}: {what} the {donor} model's{place} recovers "
         text += f"{decimal(peak.value)}{_interval(peak)} of the {told.distance}"
         if peak.all_layers is not None and place:
             text += f", {decimal(peak.all_layers)} in all layers at once"
@@ -226,57 +260,3 @@ def _behaviour(facts: pd.DataFrame | None) -> list[str]:
         return []
     before, after = (facts[f"{which}_correct"].astype(float).mean() for which in ("before", "after"))
     return [f"The before model answers {before:.0%} of the {counted(facts)} right, the after model {after:.0%}."]
-
-
-def _behaviour_warnings(facts: pd.DataFrame | None) -> list[str]:
-    if facts is None or facts.empty:
-        return []
-    before, after = (facts[f"{which}_correct"].astype(float).mean() for which in ("before", "after"))
-    warnings = []
-    if before < 0.5:
-        warnings.append(
-            f"The before model itself answers only {before:.0%} right: for facts it never knew, recovery "
-            "means returning to its wrong answers."
-        )
-    if after > 0.5:
-        warnings.append(
-            f"The after model still answers {after:.0%} right: these facts are hardly forgotten, and "
-            "recovery speaks of shifts in the logits that did not change the answers."
-        )
-    return warnings
-
-
-def _control_warnings(controls: pd.DataFrame | None) -> list[str]:
-    if controls is None or controls.empty:
-        return ["No controls were recorded: nothing here shows that the patches did what they should."]
-    verdicts = [row for row in controls.itertuples() if judged(row.passed)]
-    failed = [row for row in verdicts if not row.passed]
-    if not failed:
-        return []
-    names = ", ".join(dict.fromkeys(f"{row.control} ({row.site})" for row in failed))
-    return [
-        f"{len(failed)} of {len(verdicts)} controls failed: {names}. Do not trust the numbers before that is explained."
-    ]
-
-
-def _warnings(found: tuple[Peak, ...]) -> list[str]:
-    warnings = []
-    defined = [peak for peak in found if peak.defined]
-    if defined and (least := min(peak.n for peak in defined)) < FEW_FACTS:
-        warnings.append(f"Only {least} fact{'s' * (least != 1)} could be scored: the intervals are wide and rough.")
-    undefined = max((peak.n_undefined for peak in found), default=0)
-    if undefined and defined:
-        total = max(peak.n + peak.n_undefined for peak in found)
-        warnings.append(
-            f"{undefined} of {total} facts are undefined (the models differ by less than the noise floor "
-            "there) and are left out of every mean."
-        )
-    torn = [
-        peak for peak in defined if abs(peak.value - peak.other) > NOTHING and max(peak.value, peak.other) > NOTHING
-    ]
-    if torn:
-        listed = ", ".join(f"{name(peak.site)} ({decimal(peak.value)} against {decimal(peak.other)})" for peak in torn)
-        warnings.append(
-            f"The mean of ratios and the ratio of means disagree at the peak of {listed}: a few facts carry the result."
-        )
-    return warnings

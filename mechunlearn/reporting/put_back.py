@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..dissection.peaks import PART, Peak, amount, decimal, name
+from ..dissection.peaks import PART, Peak, amount, decimal
+from ..dissection.plotting.styles import site_words
 from ..dissection.said import BACK, Said
 
 Answers = Callable[[Peak], Said | None]  # what is answered under the patch at a site's peak
@@ -17,21 +18,22 @@ def on_states(states: list[Peak], distance: str, answers: Answers, most: tuple[P
         states: the peaks of sites that can be part of a cause.
         distance: the distance in words.
         answers: what is answered under each peak; None where the dissection does not tell.
-        most: the patch of these sites, of all that leave layers out, under which most is answered right.
+        most: the patch of these sites, of all that hold at most half of the layers, under which most is answered right.
     """
-    parts = [peak for peak in states if not peak.whole]
+    parts = [peak for peak in states if not peak.most]
     best = max(parts or states, key=lambda peak: peak.value)
-    if best.whole and best.value >= PART:
-        return _only_whole(best, distance, answers)
+    if best.most and best.value >= PART:
+        return _only_most(best, distance, answers)
     said = answers(best)
     undone = f"{amount(best.value)} of the {distance} is undone ({decimal(best.value)})"
-    given = f"given the before model's {name(best.site)} in {best.where}"
+    given = f"given the before model's {site_words(best.site)} in {best.where}"
     if best.value < PART and most is not None and most[1].back:
         peak, told = most
         return (
-            f"The answer can be put back while most of the distance stays: given the before model's {name(peak.site)} "
-            f"in {peak.where}, the after model answers {counts(told)}{likely(told)}; no patched state undoes more than "
-            f"{decimal(best.value)} of the {distance} in any window that leaves layers out."
+            f"The answer can be put back while most of the distance stays: given the before model's "
+            f"{site_words(peak.site)} in {peak.where}, the after model answers {counts(told)}{likely(told)}; "
+            f"no patched state undoes more than {decimal(best.value)} of the {distance} in any window of at most half "
+            "of the layers."
         )
     if best.value < PART:
         return _little(states, best, distance, said)
@@ -43,7 +45,7 @@ def on_states(states: list[Peak], distance: str, answers: Answers, most: tuple[P
 def on_damage(best: Peak, distance: str, said: Said | None) -> str:
     """What the after model's states or parameters do to the before model: to its answers, then to the distance."""
     place = "" if best.first_layer < 0 else f" in {best.where}"
-    given = f"given the after model's {name(best.site)}{place}"
+    given = f"given the after model's {site_words(best.site)}{place}"
     taken = f"the before model takes on {amount(best.value)} of the {distance} ({decimal(best.value)})"
     if said is None:
         return f"{_capital(given)}, {taken}; what it answers then was not recorded."
@@ -78,12 +80,13 @@ def _closed(said: Said, given: str, undone: str, value: float) -> str:
     )
 
 
-def _only_whole(best: Peak, distance: str, answers: Answers) -> str:
+def _only_most(best: Peak, distance: str, answers: Answers) -> str:
     said = answers(best)
     told = "" if said is None else f" and answers {counts(said)}{likely(said)}"
     return (
-        f"Only all layers at once were patched, which replaces most of the model and points nowhere: given the before "
-        f"model's {name(best.site)}, the after model undoes {decimal(best.value)} of the {distance}{told}."
+        "Only windows of more than half of the layers were patched, which replaces most of the model and points "
+        f"nowhere: given the before model's {site_words(best.site)} in {best.where}, the after model undoes "
+        f"{decimal(best.value)} of the {distance}{told}."
     )
 
 
@@ -107,7 +110,7 @@ def likely(said: Said) -> str:
 def _little(states: list[Peak], best: Peak, distance: str, said: Said | None) -> str:
     text = (
         f"No patched state undoes more than {decimal(best.value)} of the {distance} in any window "
-        f"({name(best.site)} in {best.where})"
+        f"({site_words(best.site)} in {best.where})"
     )
     told = "" if said is None else f" Under it the after model answers {counts(said)}."
     everywhere = [peak for peak in states if peak.all_layers is not None and peak.all_layers >= PART]
@@ -115,7 +118,7 @@ def _little(states: list[Peak], best: Peak, distance: str, said: Said | None) ->
         return f"{text}.{told}"
     most = max(everywhere, key=lambda peak: peak.all_layers or 0.0)
     return (
-        f"{text} that leaves layers out; {name(most.site)} in all layers at once undo "
+        f"{text} of at most half of the layers; {site_words(most.site)} in all layers at once undo "
         f"{decimal(most.all_layers or 0.0)}: the change is spread over more layers than a window holds.{told}"
     )
 
@@ -128,8 +131,8 @@ def _elsewhere(most: tuple[Peak, Said] | None, said: Said | None) -> str:
     if said.back or not best.back or best.right <= said.right:
         return ""
     return (
-        f"Yet the answer can be put back: given the before model's {name(peak.site)} in {peak.where}, the after model "
-        f"answers {counts(best)}."
+        f"Yet the answer can be put back: given the before model's {site_words(peak.site)} in {peak.where}, the after "
+        f"model answers {counts(best)}."
     )
 
 

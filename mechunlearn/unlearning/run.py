@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
 from ..facts import Facts
-from ..models import Source, hf, load, load_to_ask, save
+from ..models import Source, fingerprint, hf, load, load_to_ask, save
 from ..runs import RunFolder, begun, check_run, read_frame, read_run
 from ..undoing import as_found
 from .configure import method_of
@@ -165,6 +165,7 @@ def _run(
 
     def about_of(found: Outcome) -> dict[str, Any]:
         told: dict[str, Any] = {"settings": made_with, "stopped": found.stopped, "step": found.step}
+        told["weights"] = fingerprint(found.model)["weights"]  # by which a report knows what else was done to the model
         if fitted:
             told["measured_settings"] = fitted
         left = remaining(found.frame, told, stages[0].method, stages[0].start, found.model)

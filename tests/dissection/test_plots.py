@@ -9,9 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from mechunlearn.dissection.plotting.axes import window_ticks
 from mechunlearn.dissection.plotting.maps import plot_positions
 from mechunlearn.dissection.plotting.recovery import plot_answered, plot_recovery, window_families
-from mechunlearn.dissection.plotting.styles import style
+from mechunlearn.dissection.plotting.styles import site_words, style
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.errors import UserError
 
@@ -30,7 +31,7 @@ def test_lines_hold_the_summary() -> None:
         (SUMMARY["metric"] == "kl") & (SUMMARY["site"] == "mlp_keys")
         & (SUMMARY["first_layer"] == SUMMARY["last_layer"]) & (SUMMARY["first_layer"] >= 0)
     ].sort_values("first_layer")  # fmt: skip
-    trace = lines(figure)["mlp_keys"]
+    trace = lines(figure)["MLP keys"]
     assert list(trace.x) == list(rows["centre"]) and list(trace.y) == list(rows["ratio_of_means"])
     band = next(t for t in figure.data if t.fill == "toself" and t.legendgroup == "mlp_keys")
     assert list(band.y) == [*rows["ratio_high"], *rows["ratio_low"][::-1]]
@@ -53,8 +54,9 @@ def test_sources_are_alike() -> None:
 
 def test_parameters_are_dashed_and_colours_are_fixed() -> None:
     found = lines(plot_recovery(SUMMARY))
-    assert found["value_vectors"].line.dash == "dash" and found["mlp_coefficients"].line.dash == "solid"
-    assert all(found[name].line.color == style(name)[0] for name in found)
+    assert found["value vectors"].line.dash == "dash" and found["MLP coefficients"].line.dash == "solid"
+    sites = {site_words(str(site)): str(site) for site in SUMMARY["site"].unique()}
+    assert all(found[name].line.color == style(sites[name])[0] for name in found)
     assert style("transformer.h.*") == style("transformer.h.*")
 
 
@@ -77,9 +79,39 @@ def test_families_of_cumulative_and_single_layer_models() -> None:
 def test_sites_without_layers_and_all_layers_stand_aside() -> None:
     figure = plot_recovery(SUMMARY)
     axis = figure.layout.xaxis
-    assert {"all layers", "embedding", "final_norm", "unembedding"} <= set(axis.ticktext)
+    assert {"all layers", "embedding", "final norm", "unembedding"} <= set(axis.ticktext)
     aside = [trace for trace in figure.data if trace.mode == "markers"]
     assert aside and min(min(trace.x) for trace in aside) > 5
+
+
+def test_the_axis_names_the_layers_of_each_window_and_marks_those_cut_off_at_an_edge() -> None:
+    axis = plot_recovery(SUMMARY).layout.xaxis
+    assert list(axis.ticktext[:6]) == ["0–2*", "0–3*", "0–4", "1–5", "2–5*", "3–5*"]
+    assert list(axis.tickvals[:6]) == [1, 1.5, 2, 3, 3.5, 4]
+    assert "fewer than 5" in axis.title.text and axis.tickangle  # plotly drops no label that stands aslant
+    singles = plot_recovery(SUMMARY, windows="single").layout.xaxis
+    assert list(singles.ticktext[:6]) == list("012345") and "*" not in singles.title.text
+
+
+def test_windows_that_are_meant_to_grow_are_not_marked_and_many_are_thinned() -> None:
+    grown = pd.DataFrame({"first_layer": 0, "last_layer": range(4)}).eval("centre = (first_layer + last_layer) / 2")
+    assert window_ticks(grown) == ({0: "0", 0.5: "0–1", 1: "0–2", 1.5: "0–3"}, None)
+    deep = pd.DataFrame({"first_layer": range(48), "last_layer": range(48), "centre": range(48)})
+    assert list(window_ticks(deep)[0].values()) == [str(layer) for layer in range(0, 48, 3)]
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        ("mlp_coefficients+attention_output", "MLP coefficients with attention output"),
+        ("attention_qk", "attention QK"),
+        ("head_output[0,3]", "head output[0,3]"),
+        ("blocks.{l}.hook_mlp_out", "blocks.{l}.hook_mlp_out"),
+        (r"layers\.3\.mlp_x", r"layers\.3\.mlp_x"),
+    ],
+)
+def test_sites_in_words_and_the_names_of_users_as_they_are(site: str, words: str) -> None:
+    assert site_words(site) == words
 
 
 def test_values_far_outside_are_marked_and_counted() -> None:
@@ -106,7 +138,7 @@ def test_undefined_everywhere_is_drawn_without_a_value() -> None:
 def test_maps() -> None:
     frame = synthetic.frame(4, positions=True)
     figure = plot_positions(frame)
-    assert [note.text for note in figure.layout.annotations] == ["residual", "attention_output", "mlp_output"]
+    assert [note.text for note in figure.layout.annotations] == ["residual", "attention output", "MLP output"]
     first = figure.data[0]
     assert first.z.shape == (6, 9) and figure.layout.coloraxis.cmid == 0
     rows = frame[(frame["site"] == "residual") & (frame["metric"] == "mse") & frame["position"].eq(6).fillna(False)]

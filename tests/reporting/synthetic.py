@@ -186,7 +186,7 @@ def write_dissection(
     return folder
 
 
-def write_unlearning(folder: Path, steps: int = 60) -> Path:
+def write_unlearning(folder: Path, steps: int = 60, **told: object) -> Path:
     step = np.arange(0, steps + 1, 10)
     gone = np.exp(-step / 15)
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,6 +199,7 @@ def write_unlearning(folder: Path, steps: int = 60) -> Path:
                     "settings": {"method": "NPO", "budget": {"kl": 0.1}, "prompts": "held_out"},
                     "stopped": "all steps done",
                     "step": int(step[-1]),
+                    **told,
                 },
                 "versions": {"torch": "2.13.0"},
             }
@@ -261,12 +262,14 @@ def attack_frame(
     )
 
 
-def write_attacks(folder: Path, table: pd.DataFrame, left_out: dict[str, str] | None = None) -> Path:
+def write_attacks(
+    folder: Path, table: pd.DataFrame, left_out: dict[str, str] | None = None, weights: str = "cd" * 16
+) -> Path:
     settings = {
         "attacks": [{"attack": "relearn", "learning_rate": 3e-4}, {"attack": "prompts", "frames": ["few-shot"]}],
         "left_out": left_out or {},
         "facts": "ab" * 32,
-        "models": {"after": "cd" * 16},
+        "models": {"after": {"weights": weights}},
         "prompts": "held_out",
         "seed": 0,
     }

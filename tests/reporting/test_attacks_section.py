@@ -133,9 +133,9 @@ def test_attacks_alone(tmp_path: Path) -> None:
     frame = synthetic.attack_frame({RELEARN: (0.6, 0.1), PROMPT: (0.2, 0.3)}, before=0.1)
     page = report(synthetic.write_attacks(tmp_path / "tried", frame, {"noise": "something"}))
     text, parsed = text_of(page), Page(page.read_text(encoding="utf-8"))
-    order = ["The answer in words", "runs/npo/model, attacked (never-knew: organism:never-knew)",
-             "the strongest is relearn", "silence under them", "Not tested: noise",
-             "Attacks: tried", "upper estimate", "What comes back under attack", "step by step", "Setting by setting",
+    order = ["The answer in words", "Attacks: tried", "runs/npo/model, attacked (never-knew: organism:never-knew)",
+             "the strongest is relearn", "silence under them", "Not tested: noise", "upper estimate",
+             "What comes back under attack", "step by step", "Setting by setting",
              "prompts as trained", "frames: ['few-shot']"]  # fmt: skip
     places = [text.index(part) for part in order]
     assert places == sorted(places)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mechunlearn.dissection.metrics import METRICS
-from mechunlearn.dissection.peaks import amount, decimal, name, strongest
+from mechunlearn.dissection.peaks import amount, decimal, strongest
+from mechunlearn.dissection.plotting.styles import site_words
 from mechunlearn.dissection.summary import summarise_recovery
 from mechunlearn.reporting import Words
 
@@ -104,7 +105,7 @@ def test_an_answer_that_comes_back_while_the_distance_stays_is_told() -> None:
     assert headline.startswith(
         "The answer can be put back while most of the distance stays: given the before model's MLP coefficients in "
         "layers 2–3, the after model answers 90% right [83%, 94%] (before 100%, after 1%); no patched state undoes "
-        "more than 0.20 of the squared difference of the logits in any window that leaves layers out."
+        "more than 0.20 of the squared difference of the logits in any window of at most half of the layers."
     )
 
 
@@ -154,7 +155,7 @@ def test_answers_and_probability_that_part_are_both_told(right: float, probabili
 def test_all_layers_at_once_are_no_headline() -> None:
     whole = {"mlp_coefficients": {(0, 3): 0.97}}
     headline = words(whole).headline
-    assert headline.startswith("Only all layers at once were patched, which replaces most of the model")
+    assert headline.startswith("Only windows of more than half of the layers were patched, which replaces most")
     assert "answers 97% right" in headline and "can be put back" not in headline
 
 
@@ -232,7 +233,7 @@ def test_the_residual_stream_is_no_cause() -> None:
 def test_a_change_that_only_all_layers_bring_back_is_told() -> None:
     spread = words({"mlp_coefficients": {(0, 0): 0.1, (1, 1): 0.12, (0, 1): 0.9}}).headline
     assert (
-        "more than 0.12 of the squared difference of the logits in any window (MLP coefficients in layer 1) that leaves"
+        "more than 0.12 of the squared difference of the logits in any window (MLP coefficients in layer 1) of at most"
         in spread
     )
     assert "all layers at once undo 0.90" in spread
@@ -291,7 +292,7 @@ def test_amounts(value: float, expected: str) -> None:
 
 def test_small_texts() -> None:
     assert decimal(-0.001) == "0.00" and decimal(-0.01) == "-0.01"
-    assert name("attention_qk") == "attention QK" and name("mlp_keys") == "MLP keys"
+    assert site_words("attention_qk") == "attention QK" and site_words("mlp_keys") == "MLP keys"
 
 
 @settings(max_examples=40, deadline=None)

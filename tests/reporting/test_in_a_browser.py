@@ -93,7 +93,7 @@ def test_a_figure_tells_its_numbers_when_pointed_at(page) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     told = page.locator(".hoverlayer .hovertext").first
     told.wait_for()
-    site, number = r"mlp_coefficients", r"-?\d\.\d{3}"
+    site, number = r"MLP coefficients", r"-?\d\.\d{3}"
     assert re.match(rf"{site}layers \d–\drecovery {number} \[{number}, {number}\]n = 38", told.text_content())
 
 
@@ -172,7 +172,7 @@ def test_hostile_texts_do_nothing_without_the_policy_either(browser, file: Path,
 
 
 def test_other_tables_can_be_sorted_too(page) -> None:
-    table = page.locator("#answer table.numbers").first
+    table = page.locator("section.run table.numbers").first
     table.locator("thead button").nth(2).click()
     peaks = [float(text) for text in table.locator("td:nth-child(3)").all_text_contents()]
     assert peaks == sorted(peaks)

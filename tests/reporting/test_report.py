@@ -97,9 +97,9 @@ def page(folder: Path) -> Page:
 def test_it_answers_in_words_first(page: Page) -> None:
     text = " ".join(" ".join(page.text).split())
     text = text[text.index("The answer in words") :]  # behind the list of contents
-    order = ["The answer can be put back", "How to read recovery",
-             "What this does and does not show", "Which facts came back", "Behaviour before",
-             "Controls: 3 of 3 passed", "Noise floor", "2 of 57 tensors differ", "Dissection: npo/dissection",
+    order = ["How to read recovery", "What this does and does not show", "Dissection: gradient_difference/dissection",
+             "The answer can be put back", "Which facts came back", "Controls: 3 of 3 passed",
+             "Behaviour before", "Noise floor", "2 of 57 tensors differ", "Dissection: npo/dissection",
              "Controls: 2 of 3 passed", "Unlearning: gradient_difference"]  # fmt: skip
     places = [text.index(part) for part in order]
     assert places == sorted(places)
@@ -114,7 +114,7 @@ def test_figures_carry_the_numbers(page: Page) -> None:
     figures = [found for found in held if "data" in found]
     assert len(figures) == sum(tag == "figure" for tag, _ in page.tags)
     names = {trace.get("name") for figure in figures for trace in figure["data"]}
-    assert {"mlp_coefficients", "value_vectors", "forget", "near"} <= names
+    assert {"MLP coefficients", "value vectors", "forget", "near"} <= names
     assert any(trace["type"] == "heatmap" for figure in figures for trace in figure["data"])
 
 

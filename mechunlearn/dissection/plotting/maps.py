@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...frames import check_frame
 from ..metrics import PAPER_METRIC
 from ..summary import NEEDED, summarise_recovery
-from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, text
+from .styles import STATISTICS, arrow, count, layers, metric_words, number, rows_of, site_words, text
 
 
 @checked
@@ -57,7 +57,7 @@ def plot_positions(
         cols=1,
         shared_xaxes=True,
         vertical_spacing=min(0.08, 0.3 / len(sites)),
-        subplot_titles=[text(site) for site in sites],
+        subplot_titles=[text(site_words(site)) for site in sites],
     )
     for row, site in enumerate(sites, start=1):
         rows = summary[summary["site"] == site].assign(
@@ -81,7 +81,7 @@ def plot_positions(
                 ),
                 coloraxis="coloraxis",
                 hoverongaps=False,
-                hovertemplate=f"<b>{text(site)}</b><br>layer %{{y}}, position %{{x}}: %{{customdata[0]}}"
+                hovertemplate=f"<b>{text(site_words(site))}</b><br>layer %{{y}}, position %{{x}}: %{{customdata[0]}}"
                 "<br>recovery %{z:.3f}%{customdata[1]}<extra></extra>",
             ),
             row=row,

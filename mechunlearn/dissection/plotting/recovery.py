@@ -14,6 +14,7 @@ from ..metrics import PAPER_METRIC
 from ..said import RIGHT, summarise_said
 from ..summary import summarise_recovery
 from ..windows import Windows, families
+from .axes import dress, value_range
 from .styles import (
     GREY,
     STATISTICS,
@@ -25,11 +26,10 @@ from .styles import (
     metric_words,
     number,
     rows_of,
+    site_words,
     style,
     text,
 )
-
-_LOWEST, _HIGHEST = -0.5, 1.25  # the part of the axis that is read; what lies outside is marked at its edge
 
 
 @checked
@@ -136,7 +136,7 @@ def _curves(summary: pd.DataFrame, statistic: str, windows: Windows) -> tuple[go
     n_layers = int(summary["last_layer"].max()) + 1
     aside = _aside(summary, n_layers)
     figure = go.Figure()
-    low, high = _axis(pd.concat([lines, aside])[statistic])
+    low, high = value_range(pd.concat([lines, aside])[statistic])
     outside: list[float] = []
     for site, rows in lines.groupby("site", sort=False, observed=True):
         rows = rows.sort_values("centre")
@@ -147,7 +147,7 @@ def _curves(summary: pd.DataFrame, statistic: str, windows: Windows) -> tuple[go
         in_legend = bool((rows["tick"] != site).any()) and site not in shown  # else the axis itself names it
         _add_line(figure, str(site), rows, statistic, joined=False, legend=in_legend)
         outside += _mark_outside(figure, str(site), rows, statistic, low, high)
-    _dress(figure, lines, aside, n_layers, (low, high), outside)
+    dress(figure, lines, aside, n_layers, (low, high), outside)
     return figure, named, pd.concat([lines, aside])
 
 
@@ -241,7 +241,7 @@ def _add_line(
         go.Scatter(
             x=rows["centre"],
             y=rows[statistic],
-            name=text(site),
+            name=text(site_words(site)),
             legendgroup=text(site),
             showlegend=legend,
             mode="lines+markers" if joined else "markers",
@@ -269,7 +269,7 @@ def _told(site: str, rows: pd.DataFrame, statistic: str) -> list[list[Any]]:
     """What a point says when it is hovered: site, window, value, interval, counts."""
     low, high, _ = STATISTICS[statistic]
     return [
-        [text(site), layers(first, last), number(value), number(lo), number(hi), n, undefined]
+        [text(site_words(site)), layers(first, last), number(value), number(lo), number(hi), n, undefined]
         for first, last, value, lo, hi, n, undefined in zip(
             *(rows[c] for c in ("first_layer", "last_layer", statistic, low, high, "n", "n_undefined")), strict=True
         )
@@ -286,12 +286,6 @@ def _bars(rows: pd.DataFrame, statistic: str) -> dict[str, Any]:
         "width": 3,
         "thickness": 1.2,
     }
-
-
-def _axis(values: pd.Series) -> tuple[float, float]:
-    values = values.dropna()
-    lowest, highest = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-    return max(_LOWEST, min(lowest, 0.0) - 0.12), min(_HIGHEST, max(highest, 1.0) + 0.1)
 
 
 def _mark_outside(
@@ -319,51 +313,3 @@ def _mark_outside(
             )
         )
     return [float(value) for value in y[beyond]]
-
-
-def _dress(
-    figure: go.Figure,
-    lines: pd.DataFrame,
-    aside: pd.DataFrame,
-    n_layers: int,
-    axis: tuple[float, float],
-    outside: list[float],
-) -> None:
-    step = max(1, n_layers // 16)
-    ticks = list(range(0, n_layers, step)) if len(lines) else []
-    places = dict(zip(aside["place"], aside["tick"], strict=True))
-    figure.update_xaxes(
-        title="centre of the window (layer)" if len(lines) else None,
-        tickvals=[*ticks, *places],
-        ticktext=[*map(str, ticks), *(text(tick) for tick in places.values())],
-        range=[
-            -0.5 if len(lines) else n_layers - 0.1,
-            max([n_layers - 0.5, *(place + 0.6 for place in places)]),
-        ],
-        showgrid=False,
-        zeroline=False,
-    )
-    if places and len(lines):
-        figure.add_vline(x=n_layers - 0.1, line={"color": GREY, "width": 1})
-    figure.update_yaxes(range=list(axis), zeroline=False)
-    if outside:
-        ends = dict.fromkeys(f"{value:.3g}" for value in (min(outside), max(outside)))
-        figure.add_annotation(
-            text=f"▾▴ {len(outside)} value{'s lie' if len(outside) > 1 else ' lies'} outside this axis"
-            f" ({' to '.join(ends)})",
-            xref="paper",
-            yref="paper",
-            x=1,
-            y=1,
-            xanchor="right",
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 11},
-        )
-    figure.update_layout(
-        template="plotly_white",
-        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
-        hovermode="closest",
-        height=520,
-        margin={"l": 60, "r": 20, "t": 90, "b": 110},
-    )

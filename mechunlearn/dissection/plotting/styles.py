@@ -34,6 +34,9 @@ _STYLES = {
     "attention_qk": (_SKY, "square-open"),
     "attention_ov": (_BLUE, "diamond-open"),
     "attention": (_BLUE, "star-open"),
+    "expert_value_vectors": (_PURPLE, "diamond-tall-open"),
+    "expert_keys": (_ORANGE, "diamond-wide-open"),
+    "router": (_VERMILLION, "square-x-open"),
     "norms": (GREY, "hexagon-open"),
     "embedding": (_GREEN, "cross-open"),
     "unembedding": (_VERMILLION, "x-open"),
@@ -49,6 +52,18 @@ def style(site: str) -> tuple[str, str]:
         return _STYLES[site]
     palette = (_PURPLE, _ORANGE, _SKY, _GREEN, _BLUE, _VERMILLION)
     return palette[zlib.crc32(site.encode()) % len(palette)], "bowtie"
+
+
+def site_words(site: str) -> str:
+    """A site as it reads in a sentence or a legend; hooks, regular expressions and a user's own sites as they are."""
+    parts = [part.partition("[") for part in site.split("+")]
+    if not all(name in _STYLES for name, _, _ in parts):
+        return site
+    return " with ".join(_plain(name) + bracket + indices for name, bracket, indices in parts)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("mlp", "MLP").replace(" qk", " QK").replace(" ov", " OV")
 
 
 def faint(color: str) -> str:

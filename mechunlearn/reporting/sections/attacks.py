@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -25,15 +25,22 @@ VERDICTS = {
     0: "the two cannot be told apart",
     -1: "less comes back than the attack teaches a model that never knew",
 }
+Verdict = Literal["more", "same", "less", "part"]
+SIGNS: dict[int, Verdict] = {1: "more", 0: "same", -1: "less"}
 WIDTH = 44  # characters of a setting in the terminal
 
 
 @dataclass(frozen=True)
 class AttackWords:
-    """What attacks say together: a headline, and what casts doubt on it."""
+    """What attacks say together: a headline, what casts doubt on it, and the headline in a few words.
+
+    `verdict`: whether more came back than a model that never knew gives under the same attack; None without such.
+    """
 
     headline: str
     warnings: tuple[str, ...]
+    short: str
+    verdict: Verdict | None
 
     @classmethod
     def of(
@@ -57,6 +64,8 @@ class AttackWords:
                 *_not_tested(left_out or {}),
                 *(f"{note[:1].upper()}{note[1:]}." for note in notes),
             ),
+            _short(best, measure),
+            _verdict(best, other),
         )
 
 
@@ -87,7 +96,7 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
     if len(curve(run.frame)):
         figures.append(Figure.of(plot_curve(run.frame, measure)))
     return AttacksSection(
-        name=run.name,
+        name=run.label,
         anchor=anchor,
         models=_models(run.run["about"]),
         words=AttackWords.of(run.frame, left_out, run.run["about"].get("notes", ())),
@@ -211,6 +220,23 @@ def _beside_the_twin(best: pd.Series, other: pd.Series, measure: str) -> list[st
         f"The never-knew model answers {twin} under the same attack. Two measures part: by exact recall the excess is "
         f"{by_recall}, {first}; by the probability of an answer token it is {by_probability}, {second}."
     ]
+
+
+def _short(best: pd.Series, measure: str) -> str:
+    what = "answered right" if measure == "correct" else "an answer token's probability"
+    told = f"{what} up to {best['value']:.1%} {_percents(best, 'low', 'high')}, by {_named(best)}; "
+    if pd.isna(best["never_knew"]):
+        return f"{told}no model that never knew was attacked beside it"
+    twin = f"{best['never_knew']:.1%} {_percents(best, 'never_knew_low', 'never_knew_high')}"
+    return f"{told}a model that never knew, by the same: {twin}"
+
+
+def _verdict(best: pd.Series, other: pd.Series) -> Verdict | None:
+    """By recall and by the probability of an answer token, where the two agree."""
+    if pd.isna(best["never_knew"]):
+        return None
+    signs = {_sign(best), _sign(other)}
+    return SIGNS[signs.pop()] if len(signs) == 1 else "part"
 
 
 def _sign(row: pd.Series) -> int:

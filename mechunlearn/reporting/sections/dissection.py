@@ -13,7 +13,7 @@ from ...dissection.metrics import PAPER_METRIC
 from ...dissection.peaks import answered, judged, peak_table
 from ...dissection.plotting.maps import plot_positions
 from ...dissection.plotting.recovery import plot_answered, plot_recovery, window_families
-from ...dissection.plotting.styles import metric_words
+from ...dissection.plotting.styles import metric_words, site_words
 from ...dissection.summary import summarise_recovery
 from ...evaluation import resampled
 from ...facts import PROMPTS
@@ -52,19 +52,24 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
     summary = summarise_recovery(run.frame)
     about = run.run["about"]
     figures, more = _figures(run, summary)
-    words = Words.of(summary, controls=run.controls, facts=run.facts, answers=run.answers, notes=about.get("notes", ()))
+    words = Words.of(
+        summary, controls=run.controls, facts=run.facts, answers=run.answers, notes=about.get("notes", ()),
+        changed=(about.get("comparison") or {}).get("relative_change"),
+    )  # fmt: skip
     restored = (summary["direction"] == "before->after").any()
     direction = "before->after" if restored else "after->before"
     verdicts = [bool(value) for value in run.controls["passed"] if judged(value)]
     return DissectionSection(
-        name=run.name,
+        name=run.label,
         anchor=anchor,
         about=about,
         words=words,
         over=resampled(summary),
         figures=figures,
         more_figures=more,
-        peaks=peak_table(words.peaks, answered(run.answers, words.peaks, direction)),
+        peaks=peak_table(words.peaks, answered(run.answers, words.peaks, direction)).assign(
+            site=[site_words(peak.site) for peak in words.peaks]
+        ),
         behaviour=_behaviour(run.facts),
         controls=_controls(run.controls),
         n_passed=sum(verdicts),

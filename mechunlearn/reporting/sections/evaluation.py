@@ -40,7 +40,7 @@ def evaluation_section(run: EvaluationFiles, anchor: str) -> EvaluationSection:
     meaning = [_meaning(measures.get(measure, {})) for measure in wide.index]
     table = wide.assign(**{"what it is": meaning}).rename_axis(index="measure").reset_index()
     return EvaluationSection(
-        name=run.name,
+        name=run.label,
         anchor=anchor,
         model=str(about.get("model") or "a model"),
         before=about.get("before"),

@@ -38,14 +38,15 @@ def unlearning_section(run: UnlearningFiles, anchor: str) -> UnlearningSection:
     about = run.run["about"]
     first, last = run.frame.iloc[0], kept_row(run.frame, about)
     return UnlearningSection(
-        name=run.name,
+        name=run.label,
         anchor=anchor,
         headline=_headline(first, last, about),
         warnings=tuple(_warnings(first, last, about)),
         figures=[Figure.of(plot(run.frame, about))],
         ends=_ends(first, last),
         settings=flat(
-            (run.run.get("settings") or {}) | {name: told for name, told in about.items() if name != "remaining"}
+            (run.run.get("settings") or {})
+            | {name: told for name, told in about.items() if name not in ("remaining", "weights", "name")}
         ),
         versions=flat(run.run.get("versions") or {}),
     )

@@ -56,6 +56,10 @@ Block = str | Heading | Bullets | Table | Figure
 def blocks(content: Content) -> Iterator[Block]:
     """Everything that the page says, from top to bottom; of the facts the first few of each fate."""
     yield Heading(QUESTION, 1)
+    if len(content.answers) == 1:
+        yield Bullets([f"{label}: {text}" for label, text in content.answers[0].lines])
+    elif content.answers:
+        yield Table("All models: before → after; brackets are 95 % intervals.", content.table)
     for section in content.dissections:
         yield Heading(f"Dissection: {section.name}", 2)
         yield from _dissection(section)
