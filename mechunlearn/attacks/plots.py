@@ -8,11 +8,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..evaluation import resampled
+from ..showing import short
 from .summary import curve, summarise_attacks
 
 AFTER, TWIN, START = "#D55E00", "#0072B2", "#8A8A8A"
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up")  # the next one when the colours are used up
+WIDTH = 44  # characters of an attack and its setting on the axis
 NAMES = {
     "correct": "recall of forget facts", "probability": "probability of an answer token",
     "token_recall": "share of answer tokens right",
@@ -57,7 +59,7 @@ def plot_attacks(frame: pd.DataFrame, measure: str = "correct", *, by: str = "at
         legend={"orientation": "h", "xref": "container", "x": 0.5, "xanchor": "center",
                 "yref": "container", "y": 0.01, "yanchor": "bottom"},
     )  # fmt: skip
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, tickvals=names, ticktext=[short(name, WIDTH) for name in names])
     return figure
 
 

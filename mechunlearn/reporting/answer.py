@@ -155,7 +155,7 @@ def _forgotten(runs: Runs) -> tuple[float, float, str]:
         return _unattacked(runs.attacks[0][0])
     told = f"answered right {recall[0]:.1%} → {recall[1]:.1%}"
     if likely != recall:
-        told += f"; an answer token's probability {likely[0]:.2g} → {likely[1]:.2g}"
+        told += f"; an answer token's probability {likely[0]:.2f} → {likely[1]:.2f}"
     return *(likely if long else recall), told
 
 

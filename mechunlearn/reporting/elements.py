@@ -22,12 +22,13 @@ class Figure:
     json: str
 
     @classmethod
-    def of(cls, figure: go.Figure, caption: str | None = None) -> Figure:
+    def of(cls, figure: go.Figure, run: str) -> Figure:
+        """`run`: whose figure it is, to begin the caption with."""
         title = figure.layout.title.text  # pyright: ignore[reportAttributeAccessIssue]
         subtitle = figure.layout.title.subtitle.text or ""  # pyright: ignore[reportAttributeAccessIssue]
         figure.update_layout(title=None)
         figure.layout.margin.t = 55  # pyright: ignore[reportAttributeAccessIssue]
-        return cls(_plain(title), caption if caption is not None else _plain(subtitle), str(figure.to_json()))
+        return cls(_plain(title), f"{run}; {_plain(subtitle)}" if subtitle else run, str(figure.to_json()))
 
 
 @dataclass(frozen=True)

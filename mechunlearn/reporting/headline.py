@@ -168,7 +168,7 @@ def _short(found: tuple[Peak, ...], direction: str, told: Told) -> str:
     what = f"the model {donor}'s {site_words(best.site)}{_in(best)}"
     if said is None:
         return f"{decimal(best.value)} of the {told.distance} undone by {what}; answers were not recorded"
-    return f"answered right by the model {recipient} given {what}: {counts(said)}"
+    return f"{counts(said)}, the model {recipient} given {what}"
 
 
 def _on_parameters(parameters: list[Peak], found: tuple[Peak, ...], told: Told) -> list[str]:

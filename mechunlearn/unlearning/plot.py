@@ -63,7 +63,8 @@ def plot(frame: pd.DataFrame, about: dict[str, Any]) -> Figure:
     figure.update_yaxes(range=[-0.04, 1.04], row=1, col=1)
     figure.update_xaxes(title_text="step", row=len(titles), col=1)
     figure.update_layout(
-        title={"text": about["settings"]["method"], "subtitle": {"text": _ended(about)}, "font": {"size": 16}},
+        title={"text": f"Unlearning by {about['settings']['method']}", "subtitle": {"text": _ended(about)},
+               "font": {"size": 16}},
         template="simple_white", height=180 + 200 * len(titles), width=820, margin={"t": 100},
         legend={"itemsizing": "constant"},
     )  # fmt: skip

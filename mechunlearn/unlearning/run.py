@@ -152,10 +152,10 @@ def unlearn(
     with begun(run, "unlearning", made_with) as folder:
         if folder is not None and folder.finished:  # by another process, in the meantime
             return Unlearning.load(folder.path, **_like(model))
-        run = _run(stages, folder, made_with, plain, fitted)
-    if "remaining" in run.about:  # whoever asked for no progress reads it in the result
-        log.log(logging.WARNING if progress else logging.INFO, "%s: %s", made_with["method"], run.about["remaining"])
-    return run
+        found = _run(stages, folder, made_with, plain, fitted)
+    if "remaining" in found.about:  # whoever asked for no progress reads it in the result
+        log.log(logging.WARNING if progress else logging.INFO, "%s: %s", made_with["method"], found.about["remaining"])
+    return found
 
 
 def _run(

@@ -90,11 +90,11 @@ def attacks_section(run: AttacksFiles, anchor: str) -> AttacksSection:
     summary = by_setting(run.frame, measure)
     settings = dict(run.run.get("settings") or {})
     left_out = settings.pop("left_out", None) or {}
-    figures = [Figure.of(plot_attacks(run.frame, measure))]
-    if measure != "correct":
-        figures.append(Figure.of(plot_attacks(run.frame)))
+    # By setting, like sentences and table: in the strongest of each attack facts that it does not ask count as well.
+    drawn = [plot_attacks(run.frame, one, by="setting") for one in dict.fromkeys((measure, "correct"))]
     if len(curve(run.frame)):
-        figures.append(Figure.of(plot_curve(run.frame, measure)))
+        drawn.append(plot_curve(run.frame, measure))
+    figures = [Figure.of(figure, run.label) for figure in drawn]
     return AttacksSection(
         name=run.label,
         anchor=anchor,

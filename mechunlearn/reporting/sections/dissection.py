@@ -86,23 +86,24 @@ def dissection_section(run: DissectionFiles, anchor: str) -> DissectionSection:
 def _figures(run: DissectionFiles, summary: pd.DataFrame) -> tuple[list[Figure], list[Figure]]:
     """The figures to see at once, and those for who wants more: other metrics, the other statistic."""
     shown, more, frame = [], [], run.frame
+    pair = f"{run.run['about']['before']} and {run.run['about']['after']}"
     whole = summary[summary["position"].isna()]
     metrics = list(dict.fromkeys(whole["metric"]))
     first = PAPER_METRIC if PAPER_METRIC in metrics else next(iter(metrics), None)
     for direction in dict.fromkeys(whole["direction"]):
         for rows in _by_family(whole[whole["direction"] == direction]):
             for metric in metrics:
-                figure = Figure.of(plot_recovery(rows, metric, direction=direction))
+                figure = Figure.of(plot_recovery(rows, metric, direction=direction), pair)
                 (shown if metric == first else more).append(figure)
             said = _of_windows(run.answers, rows, direction)
             if len(said):
-                shown.append(Figure.of(plot_answered(said, run.facts, direction=direction)))
+                shown.append(Figure.of(plot_answered(said, run.facts, direction=direction), pair))
             if first is not None:
                 other = plot_recovery(rows, first, "ratio_of_means", direction=direction)
-                more.append(Figure.of(other))
+                more.append(Figure.of(other, pair))
     maps = frame[frame["position"].notna()]
     for direction, metric in dict.fromkeys(zip(maps["direction"], maps["metric"], strict=True)):
-        figure = Figure.of(plot_positions(maps, metric, direction=direction))
+        figure = Figure.of(plot_positions(maps, metric, direction=direction), pair)
         (shown if metric == PAPER_METRIC else more).append(figure)
     return shown, more
 

@@ -42,7 +42,7 @@ def unlearning_section(run: UnlearningFiles, anchor: str) -> UnlearningSection:
         anchor=anchor,
         headline=_headline(first, last, about),
         warnings=tuple(_warnings(first, last, about)),
-        figures=[Figure.of(plot(run.frame, about))],
+        figures=[Figure.of(plot(run.frame, about), run.label)],
         ends=_ends(first, last),
         settings=flat(
             (run.run.get("settings") or {})
