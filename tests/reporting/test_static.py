@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import struct
 from pathlib import Path
 
 import pandas as pd
@@ -87,6 +88,9 @@ def test_pictures_with_their_captions(folder: Path, drawn: list[int]) -> None:
     captions = (target / "captions.md").read_text(encoding="utf-8").strip().split("\n\n")
     assert target == folder / "figures" and len(captions) == len(drawn) == len(list(target.glob("*.png")))
     assert captions[0].startswith("**figure-01.png** Recovery by layer")
+    for file in target.glob("*.png"):  # as wide as a text column, as high as the figure says, twice the resolution
+        width, height = struct.unpack(">II", file.read_bytes()[16:24])
+        assert width == 2 * 760 and height != 2 * 500
 
 
 @given(st.text(max_size=60))

@@ -19,6 +19,7 @@ from ..headline import LIMITS
 from ..sections.dissection import DissectionSection
 
 WIDTH = 760  # pixels of a figure: the width of a text column at twice the resolution
+HEIGHT = 480  # of a figure that has none of its own
 SHOWN_FACTS = 30
 READING = (
     "Recovery is 1 − d(donor, patched) / d(donor, recipient): 0 = the patch changed nothing, 1 = predicts as the "
@@ -132,11 +133,13 @@ def draw(figures: Sequence[Figure], folder: Path, suffix: str) -> list[Path]:
         UserError: nothing to draw with: kaleido or a Chromium is missing.
     """
     names = [f"figure-{place:02d}{suffix}" for place in range(1, len(figures) + 1)]
-    drawn = [plotly.io.from_json(figure.json).update_layout(width=WIDTH) for figure in figures]
+    drawn = [plotly.io.from_json(figure.json) for figure in figures]
+    heights = [figure.layout.height or HEIGHT for figure in drawn]  # pyright: ignore[reportAttributeAccessIssue]
     with TemporaryDirectory() as temporary:
         files: list[str | Path] = [Path(temporary) / name for name in names]
         try:
-            plotly.io.write_images(drawn, files, scale=2)
+            # Without sizes here it takes the ones it likes, whatever the figures say; lists of them are documented.
+            plotly.io.write_images(drawn, files, scale=2, width=WIDTH, height=heights)  # pyright: ignore[reportArgumentType]
         except (RuntimeError, ValueError) as error:  # plotly's words for no kaleido, no browser, a broken browser
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
