@@ -98,7 +98,7 @@ def as_found(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 @contextlib.contextmanager
 def _torch_as_found() -> Iterator[None]:
     """The switches of torch that a block turns, and that are stuck where its end is interrupted."""
-    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    gradients, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     modes = len(_get_current_function_mode_stack())
     try:
         yield
@@ -106,6 +106,8 @@ def _torch_as_found() -> Iterator[None]:
         put_back_leftovers()
         torch.set_grad_enabled(gradients)
         torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         while len(_get_current_function_mode_stack()) > modes:
             _pop_mode()
 

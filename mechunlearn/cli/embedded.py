@@ -33,15 +33,11 @@ def demo(
       mechunlearn demo
     """
     began = time.perf_counter()
-    import torch
-
     from .. import attacks, dissection, reporting
     from ..facts import Facts, organism_text
     from ..models import load
     from ..unlearning import NPO, GradientDifference, unlearn as make_forget
 
-    # The organism's matrices are too small to share out: more threads only wait for each other.
-    torch.set_num_threads(1)
     before, facts = load("organism"), Facts.builtin("organism")
     texts = {"text": organism_text(), "retain_text": organism_text("train")}
     shown = []

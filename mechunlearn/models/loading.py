@@ -21,6 +21,7 @@ from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
 from .opening import open_checkpoint, open_tokenizer
+from .threads import fit_threads
 from .wrapping import check_numbers, unwrapped, wrap
 
 Source = str | Path | nn.Module
@@ -91,7 +92,7 @@ def load(
 def load_to_ask(
     source: Source, *, device: str | torch.device | None = None, dtype: str | None = None
 ) -> TransformerBridge:
-    """As `load`, for whoever shows facts to the model.
+    """As `load`, for whoever shows facts to the model, with as many threads as suit it.
 
     Raises:
         UserError: as `load`; the model has no tokenizer.
@@ -100,6 +101,7 @@ def load_to_ask(
     if model.tokenizer is None:
         name = model.cfg.model_name
         raise UserError(f"{name} has no tokenizer, so facts cannot be shown to it: give load(…, tokenizer=…)")
+    fit_threads(model)
     return model
 
 
