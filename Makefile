@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test studies notebooks check format benchmark reliability clean
+.PHONY: demo test studies notebooks check format benchmark readme reliability clean
 
 demo: .venv/installed
 	$(BIN)/mechunlearn demo --out runs/demo
@@ -29,6 +29,11 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -c 'from mechunlearn.cli.listing import KEPT, listed; KEPT.write_text(listed(), encoding="utf-8")'
+
+# Every block of the README at full length, its results written under it, and the picture. Half an hour.
+readme: demo
+	$(BIN)/python analyses/demo_picture.py runs/demo
+	$(BIN)/python -m tests.readme
 
 benchmark: .venv/installed
 	$(BIN)/python analyses/benchmarks/sweep.py --json analyses/results/benchmark_sweep.json

@@ -8,114 +8,23 @@ block shows is written as JSON rather than opened in a browser.
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from plotly.basedatatypes import BaseFigure
-from typer.testing import CliRunner
 
 import mechunlearn as mu
 from mechunlearn import attacks, facts, sites, unlearning
-from mechunlearn.cli import app
 from mechunlearn.facts import Facts
 
-ROOT = Path(__file__).parent.parent
+from .readme import PAGE, ROOT, Reader
+
 FACTS, PASSAGES, STEPS = 2, 20, 2  # of each role and fold, of each text, of each run
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language ("" where it names none), its text, and the line that the text begins in."""
-
-    language: str
-    text: str
-    line: int
-
-
-def blocks(markdown: str) -> Iterator[Block]:
-    """The fenced code blocks of a page, in order."""
-    language, began, lines = None, 0, []
-    for number, line in enumerate(markdown.splitlines(), start=1):
-        fence = re.fullmatch(r"```(.*)", line)
-        if language is None and fence:
-            language, began, lines = fence[1].strip(), number + 1, []
-        elif language is not None and line == "```":
-            yield Block(language, "\n".join(lines) + "\n", began)
-            language = None
-        elif language is not None:
-            lines.append(line)
-    assert language is None, f"line {began - 1}: a block that does not end"
-
-
-class Reader:
-    """Someone who does in the working directory what a page says."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, Any] = {"__name__": "readme"}
-        self.ways: dict[str, Callable[[Block], None]] = {
-            "python": self.python,
-            "": self.shell,
-            "json": self.json,
-            "toml": self.toml,
-        }
-
-    def read(self, markdown: str) -> list[Block]:
-        """Do everything, and say what was done."""
-        done = []
-        for block in blocks(markdown):
-            assert block.language in self.ways, f"line {block.line}: nobody knows how to run {block.language!r}"
-            self.ways[block.language](block)
-            done.append(block)
-        return done
-
-    def python(self, block: Block) -> None:
-        """In the namespace of the blocks before; tracebacks show the line of the page."""
-        exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), self.names)
-
-    def shell(self, block: Block) -> None:
-        """Line by line. What would install or go on for ever is not run; what it names has to be there."""
-        for line in block.text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if not words:
-                continue
-            command, rest = words[0].removeprefix(".venv/bin/"), words[1:]
-            if command == "mechunlearn":
-                result = CliRunner().invoke(app, rest, prog_name="mechunlearn", catch_exceptions=False)
-                assert result.exit_code == 0, f"{line}\n{result.output}"
-            elif command == "make":
-                targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-                assert rest and set(rest) <= set(targets), f"no such target: {line}"
-            elif command == "pip" and rest[:2] == ["install", "-e"]:
-                extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-                assert rest[2:] in [[f".[{name}]"] for name in extras["optional-dependencies"]], (
-                    f"no such extra: {line}"
-                )
-            elif command == "jupyter" and rest[:1] == ["lab"]:
-                assert len(rest) == 2 and (ROOT / rest[1]).is_dir(), f"no such folder: {line}"
-            else:
-                raise AssertionError(f"line {block.line}: {line!r} is no command of ours")
-
-    def json(self, block: Block) -> None:
-        """Facts, one a line."""
-        path = Path("readme.jsonl")
-        path.write_text(block.text, encoding="utf-8")
-        assert len(Facts.read(path))
-
-    def toml(self, block: Block) -> None:
-        """A settings file, whose name its first line says: "# name.toml"."""
-        name = re.match(r"# ([\w-]+\.toml)\n", block.text)
-        assert name, f"line {block.line}: the first line does not say how the file is called"
-        tomllib.loads(block.text)
-        Path(name[1]).write_text(block.text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -146,9 +55,9 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.slow
 def test_every_block_of_the_readme_runs(shown: list[str]) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     done = Reader().read(text)
-    assert {block.language for block in done} == {"python", "", "json", "toml"}
+    assert {block.language for block in done} == {"python", "", "json", "toml", "text"}
     assert len(shown) == text.count(".show()")
     for page in ("runs/first/report.html", "runs/npo/report.html"):
         assert Path(page).stat().st_size > 10_000
@@ -200,7 +109,7 @@ def test_a_wrong_line_is_named_by_its_number() -> None:
 
 
 def test_the_tables_name_what_there_is() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     rows = {title: re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for title, part in _sections(text)}
     named = {name for row in rows["Sites"] for name in re.findall(r"`(\w+)`", row)}
     assert named == {*sites.ACTIVATIONS, *sites.PARAMETERS}
@@ -210,7 +119,7 @@ def test_the_tables_name_what_there_is() -> None:
 
 
 def test_notebooks_are_listed_and_links_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
     assert [link for link in links if not (ROOT / link).exists()] == []
     listed = re.findall(r"^\| \[\w+\]\((notebooks/\w+\.ipynb)\)", text, re.MULTILINE)
@@ -225,7 +134,7 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
 
 def test_every_dotted_name_that_the_readme_writes_is_there_after_one_import():
     """In a fresh interpreter, with no import but the one that the README shows."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     names = sorted(set(re.findall(r"\b(?:mechunlearn|mu)((?:\.[A-Za-z_]\w*)+)", text)))
     assert {".sites.available", ".evaluation.benchmark", ".load"} <= set(names)
     code = "import mechunlearn as mu\n" + "\n".join(f"mu{name}" for name in names)
