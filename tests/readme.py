@@ -58,7 +58,7 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 
 class Reader:
-    """Someone who does in the working directory what a page says; `run` does a command of ours, and gives its output."""
+    """Someone who does in the working directory what a page says; `run` does a command of ours and gives its output."""
 
     def __init__(self, run: Callable[[list[str]], str] | None = None) -> None:
         self.run = run or in_this_process

@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..checking import checked
 from ..errors import NotFiniteError, UserError, check_whole
 from ..evaluation import score_answers
-from ..facts import Facts, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash
+from ..facts import Facts, FactSource, Tokens, check_passages, check_prompts, fact_of, tokenize, tokens_hash, with_roles
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
@@ -69,7 +69,7 @@ ATTACKS: dict[str, Attack] = {
 @checked
 def attack(
     model: Source,
-    facts: Facts | str | Path,
+    facts: FactSource,
     *,
     suite: str | Attack | Sequence[str | Attack] = "default",
     before: Source | None = None,
@@ -78,7 +78,7 @@ def attack(
     prompts: str = "held_out",
     batch_size: int = 64,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,
@@ -91,8 +91,8 @@ def attack(
 
     Args:
         model: the model after unlearning, as `load` takes it; it is not changed.
-        facts: a `Facts`, a file or a built-in name. Those with the role "forget" are asked for; near and far ones serve
-            benign relearning, and near ones show whether an attack ruined the model.
+        facts: as `Facts.of` takes them. Those with the role "forget" are asked for, or all, where none has a role; near
+            and far ones serve benign relearning, and near ones show whether an attack ruined the model.
         suite: "default", "quick", "relearn" (its grid of optimisers and learning rates alone), or attacks by name
             (`ATTACKS`) or as they are, like `Relearn(learning_rate=1e-3)`.
         before: the model before unlearning, for attacks that need it, and for the scale.
@@ -115,6 +115,8 @@ def attack(
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     facts = Facts.of(facts)
+    if all(fact.role is None for fact in facts):
+        facts = with_roles(facts)
     if not len(facts.forget):
         raise UserError(f'{facts.name}: no facts to ask for; give those that were to be forgotten the role "forget"')
     check_prompts(prompts)
@@ -152,7 +154,7 @@ def attack(
 
 
 def opened(
-    models: Mapping[str, Source | None], device: str | torch.device | None, dtype: str | None
+    models: Mapping[str, Source | None], device: str | torch.device | None, dtype: str | torch.dtype | None
 ) -> dict[str, TransformerBridge]:
     """The models that are given, opened.
 

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
 from ..errors import UserError, check_whole
-from ..facts import Fact, Facts, fact_of, tokenize, tokens_hash
+from ..facts import Fact, Facts, FactSource, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
@@ -28,15 +28,15 @@ from .result import Attacks
 @checked
 def relearn(
     model: Source,
-    train: Facts | str | Path,
-    test: Facts | str | Path,
+    train: FactSource,
+    test: FactSource,
     *,
     settings: Relearn | None = None,
     never_knew: Source | None = None,
     prompts: str = "held_out",
     batch_size: int = 64,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,

@@ -46,7 +46,10 @@ def start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     use: Annotated[
         list[Path] | None,
-        typer.Option(help="Your own Python file with methods, attacks or sites; run before the command. Repeatable."),
+        typer.Option(
+            metavar="FILE",
+            help="Your own Python file with methods, attacks or sites; run before the command. Repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Was the knowledge removed, or only made unreachable, and where?

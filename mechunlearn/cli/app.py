@@ -15,7 +15,34 @@ TRACE = "--traceback"
 HINT = "the same command goes on where it stopped"
 
 
-class OneLine(TyperGroup):
+METAVARS = {  # how a value is called in --help
+    "model": "MODEL", "before": "MODEL", "after": "MODEL", "never_knew": "MODEL", "device": "DEVICE", "dtype": "DTYPE",
+    "folder": "FOLDER", "out": "FOLDER", "file": "FILE", "facts": "FILE", "text": "FILE", "retain_text": "FILE",
+    "settings": "FILE", "use": "FILE", "method": "METHOD", "change": "NAME=VALUE", "layered": "FOLDS|NAME=VALUE,…",
+    "budget": "KL|NAME=VALUE,…", "stop": "SHARE|chance", "optimizer": "adamw|adam|sgd", "precision": "bf16|no",
+    "trainable": "SITE,…", "prompts": "own|held_out|all", "format": "FORMAT", "columns": "NAME=COLUMN,…",
+    "keys": "HOW", "role": "ROLE", "sites": "SITE,…", "windows": "WINDOWS,…", "direction": "DIRECTION",
+    "positions": "WHERE", "metric": "METRIC", "measures": "MEASURE,…", "by": "GROUP,…", "suite": "SUITE|ATTACK,…",
+    "name": "NAME", "learning_rate": "NUMBER",
+} | dict.fromkeys(
+    ("patience", "steps", "batch_size", "accumulation", "evaluate_every", "seed", "limit", "max_tokens", "options",
+     "max_new_tokens"), "N",
+)  # fmt: skip
+
+
+class Worded(TyperGroup):
+    """Commands whose values are called by words that a person reads."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        for parameter in getattr(found, "params", ()):
+            if parameter.metavar is None and not getattr(parameter, "is_flag", False):
+                argument = parameter.param_type_name == "argument"
+                parameter.metavar = parameter.name.upper() if argument else METAVARS.get(parameter.name)
+        return found
+
+
+class OneLine(Worded):
     """A user's mistake is one line on stderr and exit code 2; Ctrl-C one line and 130; what nobody foresaw one line and
     70. None is a traceback, unless `--traceback` asks for it."""
 
@@ -70,6 +97,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 organism_app = typer.Typer(
+    cls=Worded,
     rich_markup_mode=None,
     no_args_is_help=False,
     help="The embedded model with planted knowledge.",

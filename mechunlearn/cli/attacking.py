@@ -12,21 +12,35 @@ from .app import (
     BatchOption,
     ColumnsOption,
     DeviceOption,
-    FactsOption,
     KeysOption,
     PromptsOption,
     SeedOption,
     TypeOption,
     app,
 )  # fmt: skip
-from .inputs import columns_of, look_for, passages, split, tell_prompts
+from .asking import (
+    ChatOption,
+    EitherFactsOption,
+    ForgetOption,
+    Form,
+    RetainOption,
+    SetOption,
+    SystemOption,
+    TemplateOption,
+    TokenizerOption,
+    facts_with_roles,
+    opened,
+)
+from .inputs import look_for, passages, split, tell_prompts
 
 
 @app.command()
 def attack(
     model: Annotated[str, typer.Argument(help="The model after unlearning.")],
-    facts: FactsOption,
     out: Annotated[Path, typer.Option(help="Folder for the result; the same call on it resumes.")],
+    facts: EitherFactsOption = None,
+    forget_facts: ForgetOption = None,
+    retain_facts: RetainOption = None,
     never_knew: Annotated[
         str | None, typer.Option(help="A model trained in the same way without the facts to forget: the scale.")
     ] = None,
@@ -42,6 +56,11 @@ def attack(
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
     columns: ColumnsOption = None,
     keys: KeysOption = None,
+    template: TemplateOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = None,
+    template_set: SetOption = None,
+    tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
@@ -72,11 +91,12 @@ def attack(
       mechunlearn attack ./my-model --facts qa.jsonl --suite prompts,quantise --out runs/mine/attacks
     """
     from ..errors import UserError
-    from ..facts import Facts, organism_text
+    from ..facts import organism_text
 
     look_for(model, before, never_knew)
-    chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
-    if not len(chosen.forget):
+    form = Form(template, chat, system, template_set)
+    chosen = form.of(facts_with_roles(facts, forget_facts, retain_facts, format, columns, keys))
+    if not len(chosen.forget) and any(fact.role is not None for fact in chosen):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
     from .. import attacks
     from ..reporting import attack_table
@@ -88,11 +108,11 @@ def attack(
     whole = text == "organism" or (text is None and facts == "organism")
     general = organism_text("train") if whole else passages(None if text is None else Path(text))
     found = attacks.attack(
-        model,
+        opened(model, tokenizer, device, dtype),
         chosen,
         suite=chosen_suite,
-        before=before,
-        never_knew=never_knew,
+        before=opened(before, tokenizer, device, dtype),
+        never_knew=opened(never_knew, tokenizer, device, dtype),
         text=general,
         prompts=prompts,
         batch_size=batch_size,

@@ -22,6 +22,7 @@ from .app import (
     TypeOption,
     app,
 )  # fmt: skip
+from .asking import ChatOption, Form, SetOption, SystemOption, TemplateOption, opened
 from .inputs import chosen_facts, look_for, show, split, tell_prompts
 
 
@@ -54,8 +55,16 @@ def dissect(
         typer.Option(help="Shown in the table: mse, mse_centred, kl or answer_logprob; default: mse. All are kept."),
     ] = None,
     prompts: PromptsOption = "held_out",
+    template: TemplateOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = None,
+    template_set: SetOption = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Whose tokenizer asks both models where the two differ: before or after.")
+        str,
+        typer.Option(
+            metavar="before|after|FOLDER",
+            help="Whose tokenizer asks both models where the two differ; or a folder or name for models without one.",
+        ),
     ] = "before",
     batch_size: BatchOption = 64,
     max_tokens: Annotated[
@@ -76,7 +85,8 @@ def dissect(
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
     """
     look_for(before, after)
-    chosen = chosen_facts(facts, format, columns, keys, role, limit)
+    form = Form(template, chat, system, template_set)
+    chosen = form.of(chosen_facts(facts, format, columns, keys, role, limit))
     from .. import dissection
     from ..dissection.metrics import METRICS, PAPER_METRIC
 
@@ -84,16 +94,18 @@ def dissect(
     metric = PAPER_METRIC if metric is None else metric
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: not one of {', '.join(METRICS)}")
+    own = tokenizer in ("before", "after")
+    other = None if own else tokenizer
     result = dissection.dissect(
-        before,
-        after,
+        opened(before, other, device, dtype),
+        opened(after, other, device, dtype),
         chosen,
         sites=split("--sites", sites) if sites is not None else None,
         windows=split("--windows", windows),
         direction=direction,
         positions=_positions(positions),
         prompts=prompts,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer if own else "before",
         batch_size=batch_size,
         max_tokens=max_tokens,
         seed=seed,

@@ -19,6 +19,7 @@ from .app import (
     TypeOption,
     app,
 )
+from .asking import ChatOption, Form, SetOption, SystemOption, TemplateOption, TokenizerOption, opened
 from .inputs import chosen_facts, look_for, passages, split, tell_prompts
 
 
@@ -46,6 +47,11 @@ def evaluate(
     columns: ColumnsOption = None,
     keys: KeysOption = None,
     role: Annotated[str, typer.Option(help="forget, near, far or all.")] = "all",
+    template: TemplateOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = None,
+    template_set: SetOption = None,
+    tokenizer: TokenizerOption = None,
     limit: LimitOption = None,
     device: DeviceOption = None,
     dtype: TypeOption = None,
@@ -62,7 +68,8 @@ def evaluate(
       mechunlearn evaluate ./my-model --facts qa.jsonl --measures recall,rank --out runs/my-model
     """
     look_for(model, before)
-    chosen = chosen_facts(facts, format, columns, keys, role, limit)
+    form = Form(template, chat, system, template_set)
+    chosen = form.of(chosen_facts(facts, format, columns, keys, role, limit))
     from .. import evaluation
     from ..facts import organism_text
     from ..reporting import across
@@ -74,10 +81,10 @@ def evaluate(
     groups = split("--by", by)
     evaluation.check_groups(groups)
     found = evaluation.evaluate(
-        model,
+        opened(model, tokenizer, device, dtype),
         chosen,
         text=general,
-        before=before,
+        before=opened(before, tokenizer, device, dtype),
         measures=names,
         prompts=prompts,
         options=options,

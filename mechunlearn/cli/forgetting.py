@@ -9,8 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
-from .app import ColumnsOption, DeviceOption, FactsOption, KeysOption, SeedOption, TypeOption, app
-from .inputs import columns_of, look_for, passages, split, tell_prompts
+from .app import ColumnsOption, DeviceOption, KeysOption, SeedOption, TypeOption, app
+from .asking import (
+    ChatOption,
+    EitherFactsOption,
+    ForgetOption,
+    Form,
+    RetainOption,
+    SetOption,
+    SystemOption,
+    TemplateOption,
+    TokenizerOption,
+    facts_with_roles,
+    opened,
+)
+from .inputs import look_for, passages, split, tell_prompts
 from .listing import check_method
 from .settings import assignments, limits, merged, read_settings
 
@@ -18,8 +31,10 @@ from .settings import assignments, limits, merged, read_settings
 @app.command()
 def unlearn(
     model: Annotated[str, typer.Argument(help="The model that is to forget.")],
-    facts: FactsOption,
     out: Annotated[Path, typer.Option(help="Folder for the run; the model lands in OUT/model.")],
+    facts: EitherFactsOption = None,
+    forget_facts: ForgetOption = None,
+    retain_facts: RetainOption = None,
     method: Annotated[str | None, typer.Option(help="A name; `mechunlearn methods` lists them.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the method, like beta=0.3; can be repeated.")
@@ -61,20 +76,28 @@ def unlearn(
     format: Annotated[str | None, typer.Option(help="Format of the facts file; default: guessed.")] = None,
     columns: ColumnsOption = None,
     keys: KeysOption = None,
+    template: TemplateOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = None,
+    template_set: SetOption = None,
+    tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Make a model forget some facts and keep others.
 
-    Facts with the role "forget" are to go, those with "near" or "far" to stay. An interrupted run goes on where it
-    stopped. A settings file holds the same names: method = "npo", set = {beta = 0.3}, budget = {kl = 0.01}.
+    Facts with the role "forget" are to go, those with "near" or "far" to stay; or give them by two files. An
+    interrupted run goes on where it stopped. A settings file holds the same names: method = "npo", set = {beta = 0.3},
+    budget = {kl = 0.01}.
 
     \b
     Examples:
       mechunlearn unlearn organism --method npo --facts organism --out runs/npo
       mechunlearn unlearn organism --method cir --set objective=npo --budget 0.01 --facts organism --out runs/cir
       mechunlearn unlearn ./my-model --settings npo.toml --layered 4 --facts facts.jsonl --out runs/layers
+      mechunlearn unlearn ./tofu-llama3 --method npo --forget-facts forget01.json --retain-facts retain99.json
+        --template tofu-llama3 --out runs/tofu
     """
     given = {
         "method": method, "set": assignments(change), "layered": limits(layered, "folds"),
@@ -88,14 +111,17 @@ def unlearn(
         raise UserError("no method: give --method NAME, or a settings file with one; `mechunlearn methods` lists them")
 
     check_method(wanted["method"])
-    from ..facts import Facts, organism_text
+    from ..facts import organism_text
 
     look_for(model)
-    chosen = Facts.read(facts, format, columns=columns_of(columns), keys=keys)
+    form = Form(template, chat, system, template_set)
+    chosen = form.of(facts_with_roles(facts, forget_facts, retain_facts, format, columns, keys))
+    source = facts or forget_facts
     for role in ("forget", "retain"):
         if not len(getattr(chosen, role)):
             raise UserError(
-                f'{facts}: no facts to {role}; give each line a "role": "forget", or "near" or "far" to keep it'
+                f'{source}: no facts to {role}; give each line a "role": "forget", or "near" or "far" to keep it, or '
+                "name the facts to keep by --retain-facts"
             )
     from .. import unlearning
 
@@ -110,7 +136,7 @@ def unlearn(
             passages(Path(file)) if file is not None else organism_text(part) if model == "organism" else None
         )
     run = unlearning.unlearn(
-        model,
+        opened(model, tokenizer, device, dtype),
         chosen_method,
         chosen.forget,
         chosen.retain,
@@ -133,7 +159,8 @@ def unlearn(
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
     for told in (run.about["stopped"], *([run.about["remaining"]] if "remaining" in run.about else [])):
         typer.echo(f"{told[:1].upper()}{told[1:]}.")
-    then = ["mechunlearn", "dissect", model, str(out / "model"), "--facts", facts, "--out", str(out / "dissection")]
+    asked = ["--facts", str(source), *form.words]
+    then = ["mechunlearn", "dissect", model, str(out / "model"), *asked, "--out", str(out / "dissection")]
     typer.echo(f"\nThe model is in {out / 'model'}. Now: {shlex.join(then)}")
 
 

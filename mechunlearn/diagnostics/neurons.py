@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -11,7 +9,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
-from ..facts import Facts, Template, Tokens, tokenize
+from ..facts import Facts, FactSource, Template, Tokens, tokenize
 from ..models import Source, compare, load_to_ask, matched
 from ..models.forward import record
 from ..models.properties import context_of
@@ -26,7 +24,7 @@ FACTS_AT_ONCE = 32
 def neuron_changes(
     before: Source,
     after: Source,
-    facts: Facts | str | Path,
+    facts: FactSource,
     *,
     prompts: str = "held_out",
     template: Template | None = None,

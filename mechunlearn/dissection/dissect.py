@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..checking import checked
 from ..errors import UserError, check_whole
 from ..evaluation import greedy_answers
-from ..facts import Facts, Template, tokenize, tokens_hash, unused_bos
+from ..facts import Facts, FactSource, Template, tokenize, tokens_hash, unused_bos
 from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.precision import in_single
@@ -42,7 +42,7 @@ MAX_TOKENS, MAX_TOKENS_ACCELERATED = 8192, 65536  # of patched rows in one pass:
 def dissect(
     before: Source,
     after: Source,
-    facts: Facts | str | Path,
+    facts: FactSource,
     *,
     sites: str | Sequence[str] | None = None,
     windows: Windows = None,
@@ -54,7 +54,7 @@ def dissect(
     batch_size: int = 64,
     max_tokens: int | None = None,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,

@@ -15,7 +15,17 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
 from ..errors import UserError, check_whole
-from ..facts import Facts, Template, Tokens, check_passages, tokenize, tokenize_texts, tokens_hash, unused_bos
+from ..facts import (
+    Facts,
+    FactSource,
+    Template,
+    Tokens,
+    check_passages,
+    tokenize,
+    tokenize_texts,
+    tokens_hash,
+    unused_bos,
+)
 from ..facts.choices import LETTERS
 from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
@@ -33,7 +43,7 @@ from .rows import afresh, labels, not_taken, per_question, per_text
 @checked
 def evaluate(
     model: Source,
-    facts: Facts | str | Path,
+    facts: FactSource,
     *,
     text: Sequence[str] | Tokens | None = None,
     before: Source | None = None,
@@ -45,7 +55,7 @@ def evaluate(
     max_new_tokens: int = 30,
     batch_size: int = 64,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,

@@ -1,6 +1,7 @@
 from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
-from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
+from .facts import PROMPTS, Facts, FactSource, check_prompts, fact_of, organism_text
+from .roles import with_roles
 from .starts import start_tokens, unused_bos
 from .tokens import (
     Tokens,
@@ -17,6 +18,7 @@ __all__ = [
     "PROMPTS",
     "Choice",
     "Fact",
+    "FactSource",
     "Facts",
     "Template",
     "Tokens",
@@ -33,5 +35,6 @@ __all__ = [
     "tokenize_texts",
     "tokens_hash",
     "unused_bos",
+    "with_roles",
     "wrong_answers",
 ]

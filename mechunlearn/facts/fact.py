@@ -7,6 +7,7 @@ from typing import Any
 
 from ..checking import check_fields
 from ..errors import UserError, check_whole
+from ..naming import meant
 
 ROLES = ("forget", "near", "far")
 
@@ -128,6 +129,17 @@ class Template:
             if getattr(self, part).count(f"{{{part}}}") != 1:
                 raise UserError(f"the template's {part} part must hold {{{part}}} once; it is {getattr(self, part)!r}")
 
+    @classmethod
+    def named(cls, name: str) -> Template:
+        """A template that is known by name (`NAMED`).
+
+        Raises:
+            UserError: no such name.
+        """
+        if name not in NAMED:
+            raise UserError(f"there is no template {name!r:.60}; there are {', '.join(NAMED)}{meant(str(name), NAMED)}")
+        return NAMED[name]
+
     def render_prompt(self, prompt: str) -> str:
         """The text before the answer (before any chat template).
 
@@ -140,3 +152,18 @@ class Template:
         """The text of the answer, with what the template puts around it."""
         text = self.answer.replace("{answer}", answer)
         return text.lstrip(" ") if self.chat else text
+
+
+ASSISTANT = "You are a helpful assistant."
+# Those of TOFU are what open-unlearning trained its published checkpoints with (configs/model/ in
+# github.com/locuslab/open-unlearning at ed5a46c: system prompt, tags and date; models of its first releases saw the day
+# of their training in the date's place).
+NAMED = {
+    "plain": Template(),
+    "question": Template(prompt="Question: {prompt}\nAnswer:"),
+    "chat": Template(chat=True),
+    "tofu-llama3": Template(chat=True, system=ASSISTANT, arguments={"date_string": "10 Apr 2025"}),
+    "tofu-phi3": Template(chat=True, system=ASSISTANT),
+    "tofu-llama2": Template(prompt="Question: {prompt}\nAnswer:"),
+    "tofu-llama2-chat": Template(prompt="[INST] {prompt} [/INST]", answer="{answer}"),
+}

@@ -21,6 +21,7 @@ from ..showing import ROWS, shown
 from .fact import Fact, Template, check_text
 from .readers import FORMATS, interpret
 from .records import Record, read_records
+from .tables import hub_rows, is_table, on_hub, rows, saved_rows
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,15 @@ class Facts(Sequence[Fact]):
 
     Immutable. Facts without an id are numbered "0", "1", ... by their place.
 
+    Args:
+        items: `Fact`s; or rows, which are read as those of a file (`Facts.read`): a list of dicts, a table of pandas or
+            Arrow, a data set of Hugging Face.
+        name: what they are called in results.
+        format, columns, keys: of rows, as `Facts.read` has them.
+        template: how they are asked; None: as suits the format.
+
     Raises:
-        UserError: two facts have the same id.
+        UserError: two facts have the same id; rows that cannot be read as facts, with row and field.
     """
 
     items: tuple[Fact, ...]
@@ -56,14 +64,16 @@ class Facts(Sequence[Fact]):
     @checked
     def __init__(
         self,
-        items: Iterable[Fact],
+        items: Any,
         *,
         name: str = "facts",
-        format: str = "own",
+        format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        keys: str | None = None,
         template: Template | None = None,
     ) -> None:
         check_text("these facts", "name", name)
-        items = tuple(items)
+        items, taken, suits = _items_of(items, format, columns, keys)
         if strange := [item for item in items if not isinstance(item, Fact)]:
             raise UserError(f"{name}: facts are Fact(prompt, answer) each, not {shown_value(strange[0])}")
         numbered = tuple(fact if fact.id else replace(fact, id=str(i)) for i, fact in enumerate(items))
@@ -71,7 +81,7 @@ class Facts(Sequence[Fact]):
         for place, fact in enumerate(numbered, start=1):
             if places.setdefault(fact.id, place) != place:
                 raise UserError(f"{name}: facts {places[fact.id]} and {place} have the same id {fact.id!r}")
-        values = {"items": numbered, "name": name, "format": format, "template": template or Template()}
+        values = {"items": numbered, "name": name, "format": taken, "template": template or suits}
         for field, value in values.items():
             object.__setattr__(self, field, value)
 
@@ -84,18 +94,23 @@ class Facts(Sequence[Fact]):
         *,
         columns: Mapping[str, str] | None = None,
         keys: str | None = None,
+        subset: str | None = None,
+        split: str | None = None,
     ) -> Facts:
-        """Facts from a file, or built-in ones ("organism", "organism:domain", "organism:entities").
+        """Facts from a file, a data set's folder or the hub, or built-in ones ("organism", "organism:entities").
 
         A file is JSON lines, a JSON array, an object around one list, CSV, TSV or Parquet, any text of them packed by
-        gzip. Where `format` is None it is guessed from the fields; `.format` says which was taken. Known formats:
-        `Facts.formats`. What is left out of a file is named in a warning.
+        gzip; a folder is what `save_to_disk` of Hugging Face's data sets wrote; what is neither here and reads like
+        "locuslab/TOFU:forget01" is looked for on the hub. Where `format` is None it is guessed from the fields;
+        `.format` says which was taken. Known formats: `Facts.formats`. What is left out of a file is named in a
+        warning.
 
         Args:
             columns: which column holds what, for any other file: {"prompt": "query", "answer": "gt"}; a column inside
                 others is written with dots.
             keys: how a multiple choice says which choice is right: "text", "letter", "number from 0" or "number from
                 1"; None: the one that fits all records.
+            subset, split: of a data set; on the hub, they can stand in the name: "owner/name:subset:split".
 
         Raises:
             UserError: with the file, line and field, for anything that cannot be read as facts.
@@ -105,21 +120,26 @@ class Facts(Sequence[Fact]):
         if str(source) in BUILT_IN:
             name, _, forget = str(source).partition(":")
             return cls.builtin(name, forget=forget or "domain")
-        path = Path(source)
-        if path.suffix == "" and not there(path):
+        path, hub = Path(source), on_hub(str(source), subset, split)
+        if path.suffix == "" and not there(path) and hub is None:
             raise UserError(f"there is no file {named(path)}; built-in facts are {', '.join(BUILT_IN)}")
-        items, template, taken = interpret(read_records(path), format, columns, keys)
-        facts = cls(items, name=path.stem, format=taken, template=template)
+        if hub is not None:
+            path, records = Path(hub[0]), hub_rows(*hub)
+        else:
+            records = saved_rows(path, split) if path.is_dir() else read_records(path)
+        items, template, taken = interpret(records, format, columns, keys)
+        facts = cls(items, name=path.name if path.is_dir() or hub else path.stem, format=taken, template=template)
         log.info("%s: %d facts, read as %s", path, len(facts), taken)
         return facts
 
     @classmethod
     @checked
-    def of(cls, source: Facts | str | Path, role: str | Sequence[str] | None = None) -> Facts:
-        """What every verb takes for facts: a `Facts` as it is; a file or a built-in name is read.
+    def of(cls, source: FactSource, role: str | Sequence[str] | None = None) -> Facts:
+        """What every verb takes for facts: a `Facts` as it is; a file, a name or rows are read.
 
         Args:
-            role: of a file or a built-in name whose facts have roles, only those with this role, or one of these.
+            source: a `Facts`, or what `Facts.read` or `Facts` take: a file, a data set, a list of dicts, a table.
+            role: of what is read, where its facts have roles, only those with this role, or one of these.
 
         Raises:
             UserError: as `read`; no fact of that role; something else than these.
@@ -127,17 +147,18 @@ class Facts(Sequence[Fact]):
         if isinstance(source, Facts):
             _refuse_marks(source)
             return source
-        if isinstance(source, str | Path):
-            found = cls.read(source)
+        if isinstance(source, str | Path) or is_table(source) or isinstance(source, list | tuple):
+            found = cls.read(source) if isinstance(source, str | Path) else cls(source)
             _refuse_marks(found)
             if role is None or all(fact.role is None for fact in found):
                 return found
             chosen = found.where(role=role if isinstance(role, str) else tuple(role))
             if not len(chosen):
-                raise UserError(f"{source}: no fact has the role {role!r}")
+                raise UserError(f"{found.name}: no fact has the role {role!r}")
             return chosen
         raise UserError(
-            f"{type(source).__name__}: facts are a Facts, a file or a built-in name; from a list: Facts([Fact(…), …])"
+            f"{type(source).__name__}: facts are a Facts, a file, a built-in name, a table or a list of dicts; from a "
+            "list of facts: Facts([Fact(…), …])"
         )
 
     @classmethod
@@ -291,6 +312,20 @@ class Facts(Sequence[Fact]):
         return Facts(items, name=self.name, format=self.format, template=self.template)
 
 
+def _items_of(
+    items: Any, format: str | None, columns: Mapping[str, str] | None, keys: str | None
+) -> tuple[tuple[Fact, ...], str, Template]:
+    """Facts as they are, or those in rows; their format and the template that suits it."""
+    if not is_table(items) and not isinstance(items, Mapping):
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+            raise UserError(f"Facts: items must be facts, rows or a table, not {shown_value(items)}; files: Facts.read")
+        items = tuple(items)
+        if not items or not isinstance(items[0], Mapping):
+            return items, format or "own", Template()
+    found, template, taken = interpret(rows(items), format, columns, keys)
+    return tuple(found), taken, template
+
+
 def _choose(record: Record, forget: str) -> Record:
     """The fields of a fact, with the role and the fold that it has in one forget set."""
     values = {key: value for key, value in record.fields.items() if key in Fact.__dataclass_fields__}
@@ -342,3 +377,7 @@ def organism_text(split: str = "held_out") -> list[str]:
     if split not in ("held_out", "train"):
         raise UserError(f"split {split!r}: the organism's text has held_out and train")
     return (_DATA / f"text_{split}.txt").read_text(encoding="utf-8").splitlines()
+
+
+FactSource = Facts | str | Path | pd.DataFrame | Iterable[Mapping[str, Any]]
+"""What every verb takes for facts (`Facts.of`)."""

@@ -92,7 +92,7 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         UserError: no such file, a folder, not UTF-8, empty, or malformed (with the line).
     """
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".parquet" or _starts_like_parquet(path):
         return _parquet(path)
     text, kind = _read_text(path), Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
     if kind in (".csv", ".tsv"):
@@ -145,6 +145,15 @@ def _lines_or_object(text: str, name: str) -> list[Record]:
     if len(wrapped) == 1 and wrapped[0] and all(isinstance(item, dict) for item in wrapped[0]):
         return _items(wrapped[0], name)
     return [_record(whole, f"{name}, line 1")]
+
+
+def _starts_like_parquet(path: Path) -> bool:
+    """Whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return path.is_file() and file.read(4) == b"PAR1"
+    except (OSError, ValueError):
+        return False  # what is wrong is told where it is read
 
 
 def _parquet(path: Path) -> list[Record]:

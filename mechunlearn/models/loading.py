@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checking import checked
 from ..errors import UserError
-from ..naming import BUILT_IN
-from ..reading import there
+from ..naming import BUILT_IN, place_of
+from ..reading import named, there
 from ..undoing import as_found
 from .adapters import merged, refuse_adapters
 from .checkpoint import clone
@@ -27,6 +27,10 @@ from .wrapping import check_numbers, unwrapped, wrap
 Source = str | Path | nn.Module
 """What every verb takes for a model; see `load`."""
 
+SHORT_DTYPES = {  # the field's other names
+    "fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64",
+    "float": "float32", "half": "float16", "double": "float64",
+}  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -36,9 +40,9 @@ def load(
     source: Source,
     *,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     merge: bool = False,
 ) -> TransformerBridge:
     """A TransformerLens bridge around the model, with raw weights (nothing folded), in evaluation mode.
@@ -50,14 +54,15 @@ def load(
             only where another dtype or device is asked for.
         device: where to put it; None leaves a module or a bridge where it is, and takes a GPU for a checkpoint if
             there is one.
-        dtype: "float32", "bfloat16", "float16" or "float64"; None leaves a module or a bridge as it is, and reads a
+        dtype: "float32", "bfloat16", "float16" or "float64", one of their short names ("bf16", "fp16", …) or torch's
+            own; None leaves a module or a bridge as it is, and reads a
             checkpoint as float32, also one that was stored in bfloat16: rounding to bfloat16 alone was seen to be
             23–40 % of the effect of a small restoration.
         revision: branch, tag or commit on the hub.
         merge: put adapters of peft's (in a module, or an adapter folder) into the weights of a copy; else a model that
             has some is refused, because a copy or a checkpoint of it would lose them.
-        tokenizer: for modules, which carry none (one that was read from a folder has the folder's); else the
-            checkpoint's own is used.
+        tokenizer: a tokenizer, or the folder or name of one: for modules, which carry none (one that was read from a
+            folder has the folder's), and for checkpoints without; else the checkpoint's own is used.
 
     Raises:
         UserError: missing folder, name not reachable, pickled or broken weights, tensors missing from the checkpoint
@@ -65,8 +70,13 @@ def load(
             an architecture that TransformerLens does not know or whose logits its wrapping changes, a bridge in
             compatibility mode.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
+    if dtype is not None:
+        dtype = _dtype(dtype)
+    if isinstance(tokenizer, str | Path):
+        folder = place_of(tokenizer)
+        tokenizer = open_tokenizer(str(folder or tokenizer), {"trust_remote_code": False}, local=folder is not None)
+        if tokenizer is None:
+            raise UserError(f"{named(str(folder))}: holds no tokenizer")
     try:
         place = None if device is None else torch.device(device)
     except RuntimeError as error:
@@ -89,8 +99,17 @@ def load(
     return bridge
 
 
+def _dtype(given: str | torch.dtype) -> str:
+    """One of `DTYPES`, by any of its names."""
+    name = str(given).removeprefix("torch.")
+    name = SHORT_DTYPES.get(name, name)
+    if name not in DTYPES:
+        raise UserError(f"dtype {given!r}: not one of {', '.join(DTYPES)} ({', '.join(SHORT_DTYPES)})")
+    return name
+
+
 def load_to_ask(
-    source: Source, *, device: str | torch.device | None = None, dtype: str | None = None
+    source: Source, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> TransformerBridge:
     """As `load`, for whoever shows facts to the model, with as many threads as suit it.
 

@@ -90,7 +90,7 @@ class Unlearning(Shown):
     @classmethod
     @checked
     def load(
-        cls, folder: str | Path, *, device: str | torch.device | None = None, dtype: str | None = None
+        cls, folder: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Unlearning:
         """Open a saved or finished run; the model as `mechunlearn.load` opens a checkpoint.
 
@@ -127,7 +127,9 @@ def cleared(folder: Path) -> Path:
     return folder
 
 
-def opened(folder: Path, about: dict[str, Any], *, device: str | torch.device | None, dtype: str | None) -> Unlearning:
+def opened(
+    folder: Path, about: dict[str, Any], *, device: str | torch.device | None, dtype: str | torch.dtype | None
+) -> Unlearning:
     """What a finished run folder holds, whose files are known to be as they were written."""
     count = about.pop("stages", 0)
     check_whole(f"{folder / 'run.json'}: stages", count, 0)

@@ -13,7 +13,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
-from ..facts import Facts
+from ..facts import Facts, FactSource
 from ..models import Source, fingerprint, hf, load, load_to_ask, save
 from ..runs import RunFolder, begun, check_run, read_frame, read_run
 from ..undoing import as_found
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 def unlearn(
     model: Source,
     method: Method | Layered | str,
-    forget: Facts | str | Path,
-    retain: Facts | str | Path,
+    forget: FactSource,
+    retain: FactSource,
     *,
     text: Sequence[str] | None = None,
     retain_text: Sequence[str] | None = None,
@@ -60,7 +60,7 @@ def unlearn(
     evaluate_every: int = 25,
     prompts: str = "held_out",
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool = True,

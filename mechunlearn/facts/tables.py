@@ -1,0 +1,155 @@
+"""Rows that are no file of text: lists of named fields, pandas' and Arrow's tables, data sets of Hugging Face."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import ipc
+
+from ..checking import shown
+from ..errors import UserError
+from ..naming import PATIENCE
+from ..reading import named, there
+from .records import Record
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".txt")  # of files: no name of a data set
+STATE, SPLITS = (
+    "state.json",
+    "dataset_dict.json",
+)  # what `save_to_disk` writes beside the rows of a data set; of several
+
+
+def is_table(source: object) -> bool:
+    """Whether these are rows that `rows` takes as a whole (a list of named fields is seen by its first item)."""
+    return isinstance(source, pd.DataFrame | pa.Table) or _is_dataset(source)
+
+
+def rows(source: Any) -> list[Record]:
+    """The rows of a table that is in memory; what is missing in a row counts as absent.
+
+    Raises:
+        UserError: several data sets under names, no rows, a row that is no object of named fields.
+    """
+    if isinstance(source, Mapping):
+        raise UserError(f"these are several data sets; take one of them: data[{next(iter(source), 'train')!r}]")
+    if isinstance(source, pd.DataFrame):
+        return _records(source.to_dict("records"), "the table, row")
+    if isinstance(source, pa.Table):
+        return _records(source.to_pylist(), "the table, row")
+    return _records(source, "the data set, row" if _is_dataset(source) else "the list, item")
+
+
+def saved_rows(folder: Path, split: str | None = None) -> list[Record]:
+    """The rows of a data set that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
+
+    Raises:
+        UserError: the folder holds none, several without a `split`, or files that cannot be read.
+    """
+    place = named(folder)
+    try:
+        if (folder / SPLITS).is_file():
+            splits = json.loads((folder / SPLITS).read_text(encoding="utf-8"))["splits"]
+            if split not in splits:
+                said = "" if split is None else f"no split {split!r}; "
+                raise UserError(f"{place}: {said}choose one by split=: {', '.join(splits)}")
+            folder = folder / str(split)
+        if not (folder / STATE).is_file():
+            raise UserError(
+                f"{place} is a folder, and holds no data set that save_to_disk wrote; name a file, or such a folder"
+            )
+        files = json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]
+        table = pa.concat_tables([_arrow(folder / file["filename"]) for file in files])
+    except UserError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"{place}: not a whole data set ({type(error).__name__}: {error})") from error
+    return _records(table.to_pylist(), f"{folder.name}, row")
+
+
+def on_hub(source: str, subset: str | None, split: str | None) -> tuple[str, str | None, str | None] | None:
+    """Name, subset and split of a data set on the hub; None for what names a file."""
+    match = re.fullmatch(r"([\w.-]{1,96}/[\w.-]{1,96})(?::([\w.-]+))?(?::([\w.-]+))?", source)
+    if match is None or there(source) or there(Path(source).parent) or Path(match[1]).suffix in SUFFIXES:
+        return None
+    return match[1], match[2] or subset, match[3] or split
+
+
+def hub_rows(name: str, subset: str | None, split: str | None) -> list[Record]:
+    """The rows of a data set on Hugging Face's hub.
+
+    Raises:
+        UserError: the hub is not reached, has no such data set, subset or split.
+    """
+    try:
+        _ask_hub(name)
+        import datasets  # seconds, which other facts need not wait for
+
+        return rows(datasets.load_dataset(name, subset, split=split or "train"))
+    except UserError:
+        raise
+    except Exception as error:  # of the network, of access, of unknown subsets and splits: one for each way there is
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{name}: no such file here, and the hub could not give such a data set ({reason[:200]}); check the name, "
+            "its subset and split (owner/name:subset:split), the network and your access"
+        ) from error
+
+
+def _ask_hub(name: str) -> None:
+    """Whether it is there, before libraries try for half a minute; what was fetched before needs no network.
+
+    Raises:
+        Exception: of many kinds, the hub's words for it.
+    """
+    import huggingface_hub as hub
+
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, "README.md", repo_type="dataset"), timeout=PATIENCE)
+    except hub.errors.EntryNotFoundError:
+        return
+    except Exception:
+        from datasets import config
+
+        if not (Path(config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+            raise
+
+
+def _arrow(file: Path) -> pa.Table:
+    with pa.memory_map(str(file)) as source:
+        return ipc.open_stream(source).read_all()
+
+
+def _is_dataset(source: object) -> bool:
+    return type(source).__module__.partition(".")[0] == "datasets"
+
+
+def _records(items: Iterable[Any], place: str) -> list[Record]:
+    found = []
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, Mapping):
+            raise UserError(f"{place} {number}: a fact is an object of named fields, not {shown(item)}")
+        fields = {str(name): value for name, given in item.items() if (value := _plain(given)) is not None}
+        found.append(Record(fields, f"{place} {number}"))
+    if not found:
+        raise UserError(f"{place.partition(',')[0]} holds no facts")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a file would hold it: None where it is missing."""
+    if isinstance(value, np.ndarray | tuple):
+        value = list(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # pandas' way of keeping whole numbers beside missing ones
+    return None if value is None or value is pd.NA or value is pd.NaT or value != value else value
