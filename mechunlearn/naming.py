@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -60,6 +60,25 @@ def check_there(source: str | Path, revision: str | None = None) -> None:
             f"{name}: no such folder here, and the hub could not give it ({reason}); check the name, the network and "
             f"your access, or give the path of a checkpoint folder{meant(name, BUILT_IN)}"
         ) from error
+
+
+def run_name(name: str | None) -> dict[str, str]:
+    """The name that a run was given, as it stands in what the run says of itself; nothing where it has none.
+
+    Raises:
+        UserError: an empty name, or one that no file can hold.
+    """
+    if name is None:
+        return {}
+    if not name.strip() or not name.isprintable():
+        raise UserError(f"name={shown(name)}: a run's name is a line of text")
+    return {"name": name}
+
+
+def apart(names: Mapping[str, str]) -> dict[str, str]:
+    """What models are called, by their roles; those that are called alike are told apart by their role."""
+    known = list(names.values())
+    return {role: f"{name} ({role})" if known.count(name) > 1 else name for role, name in names.items()}
 
 
 def meant(name: str, known: Iterable[str]) -> str:

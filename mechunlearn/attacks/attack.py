@@ -23,6 +23,7 @@ from ..facts import Facts, FactSource, Tokens, check_passages, check_prompts, fa
 from ..models import Source, compare, fingerprint, load_to_ask
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
+from ..naming import apart, run_name
 from ..runs import RunFolder, begun, check_run
 from ..undoing import as_found
 from .base import Attack, Attempt, Broken, Given
@@ -81,6 +82,7 @@ def attack(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Attacks:
     """Attack a model that has unlearned, and ask again for what it was to forget.
@@ -104,6 +106,7 @@ def attack(
         seed: decides batches, noise and few-shot examples; both models meet the same.
         run: a run folder; a finished run of the same settings is opened, an interrupted one goes on after the last
             attack that was finished.
+        name: what the run is called on pages and in tables; None: as its folder.
         progress: show progress bars.
 
     Raises:
@@ -112,6 +115,7 @@ def attack(
             left out, with a warning and in `about["settings"]["left_out"]`; it is an error where nothing is left.
     """
     check_run(run, "attacks")
+    named = run_name(name)
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     facts = Facts.of(facts)
@@ -150,7 +154,7 @@ def attack(
             frames.append(once(folder, f"{name}-{one.name}-{_hash(attack_settings(one))}", compute, asked))
         reached = {label(one): one.reaches(subjects["after"]) for one in chosen}
         notes = [note for one in chosen for note in one.notes(subjects["after"], given)]
-        return finished(frames, settings, subjects, folder, reached, notes)
+        return finished(frames, settings, subjects, folder, reached, notes, named)
 
 
 def opened(
@@ -176,17 +180,18 @@ def finished(
     models: Mapping[str, TransformerBridge],
     folder: RunFolder | None,
     reached: Mapping[str, float | None],
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
+    named: Mapping[str, str],
 ) -> Attacks:
     """The result, kept in the run folder where there is one."""
-    names = {name: str(one.cfg.model_name) for name, one in models.items()}
+    names = apart({role: str(one.cfg.model_name) for role, one in models.items()})
     reached = {name: share for name, share in reached.items() if share is not None}
     told = [
         f"{name} reaches {share:.0%} of the parameters inside the blocks; what does not come back under it may do "
         "so once the others are reached"
         for name, share in reached.items() if share < LITTLE
     ]  # fmt: skip
-    about = {"settings": settings, "models": names, "reached": reached, "notes": [*notes, *told]}
+    about = {"settings": settings, "models": names, "reached": reached, "notes": [*notes, *told], **named}
     found = Attacks(pd.concat(frames, ignore_index=True), about)
     if folder is not None:
         folder.finish(found.about, frame=found.frame)

@@ -16,6 +16,7 @@ from ..facts import Fact, Facts, FactSource, fact_of, tokenize, tokens_hash
 from ..models import Source, fingerprint
 from ..models.forward import check_batch_size
 from ..models.properties import context_of
+from ..naming import run_name
 from ..runs import begun, check_run
 from ..undoing import as_found
 from .attack import ask, attack_settings, finished, once, opened
@@ -39,6 +40,7 @@ def relearn(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Attacks:
     """Fine-tune copies of the model on the facts `train`, and ask for the facts `test` before and after every epoch.
@@ -57,6 +59,7 @@ def relearn(
         seed: decides batches, and the options of choices.
         run: a run folder; a finished run of the same settings is opened, an interrupted one goes on after the last
             model that was finished.
+        name: what the run is called on pages and in tables; None: as its folder.
         progress: show progress bars.
 
     Raises:
@@ -64,6 +67,7 @@ def relearn(
             with the same answer, or the same id, subject and answer), weights below float32; as `tokenize` does.
     """
     check_run(run, "attacks")
+    named = run_name(name)
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     train, test, attack = Facts.of(train), Facts.of(test), settings or Relearn()
@@ -99,7 +103,8 @@ def relearn(
             return Attacks.load(folder.path)
         asked = [fact.id for fact in questions]
         frames = [once(folder, name, partial(relearned, name, subject), asked) for name, subject in subjects.items()]
-        return finished(frames, made_with, subjects, folder, {attack.label: attack.reaches(subjects["after"])})
+        reached = {attack.label: attack.reaches(subjects["after"])}
+        return finished(frames, made_with, subjects, folder, reached, (), named)
 
 
 def _signs(fact: Fact) -> set[tuple[str | None, ...]]:

@@ -17,7 +17,7 @@ HINT = "the same command goes on where it stopped"
 
 METAVARS = {  # how a value is called in --help
     "model": "MODEL", "before": "MODEL", "after": "MODEL", "never_knew": "MODEL", "device": "DEVICE", "dtype": "DTYPE",
-    "folder": "FOLDER", "out": "FOLDER", "file": "FILE", "facts": "FILE", "text": "FILE", "retain_text": "FILE",
+    "folder": "FOLDER", "out": "FOLDER", "facts": "FILE", "text": "FILE", "retain_text": "FILE",
     "settings": "FILE", "use": "FILE", "method": "METHOD", "change": "NAME=VALUE", "layered": "FOLDS|NAME=VALUE,…",
     "budget": "KL|NAME=VALUE,…", "stop": "SHARE|chance", "optimizer": "adamw|adam|sgd", "precision": "bf16|no",
     "trainable": "SITE,…", "prompts": "own|held_out|all", "format": "FORMAT", "columns": "NAME=COLUMN,…",
@@ -122,6 +122,9 @@ TypeOption = Annotated[
 PromptsOption = Annotated[str, typer.Option(help="In which phrasings facts are asked: own, held_out or all.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Rows in one forward pass.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Decides everything that is drawn at random.")]
+NameOption = Annotated[
+    str | None, typer.Option(help="What the run is called on pages and in tables. [default: as its folder]")
+]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first LIMIT facts.")]
 
 

@@ -13,6 +13,7 @@ from .app import (
     ColumnsOption,
     DeviceOption,
     KeysOption,
+    NameOption,
     PromptsOption,
     SeedOption,
     TypeOption,
@@ -64,6 +65,7 @@ def attack(
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
+    name: NameOption = None,
 ) -> None:
     """Try to bring back what a model was made to forget.
 
@@ -120,6 +122,7 @@ def attack(
         dtype=dtype,
         seed=seed,
         run=out,
+        name=name,
     )
     typer.echo(attack_table(found.frame, found.about["settings"]["left_out"], found.about.get("notes", ())))
     typer.echo(f"\nWritten to {out}. A page to read: {shlex.join(['mechunlearn', 'report', str(out)])}")

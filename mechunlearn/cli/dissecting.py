@@ -17,6 +17,7 @@ from .app import (
     FactsOption,
     KeysOption,
     LimitOption,
+    NameOption,
     PromptsOption,
     SeedOption,
     TypeOption,
@@ -73,6 +74,7 @@ def dissect(
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
+    name: NameOption = None,
     limit: LimitOption = None,
 ) -> None:
     """Find where the knowledge can be put back.
@@ -110,6 +112,7 @@ def dissect(
         max_tokens=max_tokens,
         seed=seed,
         run=out,
+        name=name,
         device=device,
         dtype=dtype,
     )

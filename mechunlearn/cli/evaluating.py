@@ -14,6 +14,7 @@ from .app import (
     FactsOption,
     KeysOption,
     LimitOption,
+    NameOption,
     PromptsOption,
     SeedOption,
     TypeOption,
@@ -56,6 +57,7 @@ def evaluate(
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
+    name: NameOption = None,
 ) -> None:
     """Measure what a model knows, and what it lost.
 
@@ -95,6 +97,7 @@ def evaluate(
         dtype=dtype,
         seed=seed,
         run=out,
+        name=name,
     )
     typer.echo(across(found.summary(groups)).to_string())
     for note in found.about.get("notes", ()):

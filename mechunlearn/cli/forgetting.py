@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
-from .app import ColumnsOption, DeviceOption, KeysOption, SeedOption, TypeOption, app
+from .app import ColumnsOption, DeviceOption, KeysOption, NameOption, SeedOption, TypeOption, app
 from .asking import (
     ChatOption,
     EitherFactsOption,
@@ -84,6 +84,7 @@ def unlearn(
     device: DeviceOption = None,
     dtype: TypeOption = None,
     seed: SeedOption = 0,
+    name: NameOption = None,
 ) -> None:
     """Make a model forget some facts and keep others.
 
@@ -130,9 +131,9 @@ def unlearn(
         chosen_method = unlearning.make_layered(chosen_method, wanted.pop("layered"))
     if "budget" in wanted:
         wanted["budget"] = unlearning.make_budget(wanted["budget"])
-    for name, part in (("text", "held_out"), ("retain_text", "train")):
-        file = wanted.pop(name, None)
-        wanted[name] = (
+    for kind, part in (("text", "held_out"), ("retain_text", "train")):
+        file = wanted.pop(kind, None)
+        wanted[kind] = (
             passages(Path(file)) if file is not None else organism_text(part) if model == "organism" else None
         )
     run = unlearning.unlearn(
@@ -144,17 +145,18 @@ def unlearn(
         dtype=dtype,
         seed=seed,
         run=out,
+        name=name,
         **wanted,
     )
     tell_prompts(run.about["settings"]["prompts"])
     last = unlearning.kept_row(run.frame, run.about)
     for column in [name for name in run.frame.columns if name.endswith("_recall")]:
-        name = column.removesuffix("_recall")
-        if name.endswith("_token"):
+        role = column.removesuffix("_recall")
+        if role.endswith("_token"):
             continue
-        long = f"{name}_token_recall" in run.frame
-        graded = f", probability of an answer token {last[f'{name}_probability']:.2f}" if long else ""
-        typer.echo(f"{name:>8}: {last[column]:.1%} answered right{graded}")
+        long = f"{role}_token_recall" in run.frame
+        graded = f", probability of an answer token {last[f'{role}_probability']:.2f}" if long else ""
+        typer.echo(f"{role:>8}: {last[column]:.1%} answered right{graded}")
     if "text_kl" in last:
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
     for told in (run.about["stopped"], *([run.about["remaining"]] if "remaining" in run.about else [])):

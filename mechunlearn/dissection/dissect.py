@@ -20,6 +20,7 @@ from ..models import Source, compare, fingerprint, load, load_to_ask, matched
 from ..models.forward import check_batch_size, check_replay
 from ..models.precision import in_single
 from ..models.properties import context_of
+from ..naming import apart, run_name
 from ..runs import begun, check_run, versions
 from ..sites import default, resolve
 from ..undoing import as_found
@@ -57,6 +58,7 @@ def dissect(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Dissection:
     """Measure which sites, in which layers, give the knowledge back (arXiv 2410.06606).
@@ -84,6 +86,7 @@ def dissect(
         seed: of the facts drawn for the controls, and of the bootstrap.
         run: folder for the finished pieces. The same call on it goes on where it was interrupted, and ends with the
             same frame.
+        name: what the run is called on pages and in tables; None: as its folder.
         progress: show a bar.
 
     Raises:
@@ -98,7 +101,7 @@ def dissect(
         check_whole("max_tokens", max_tokens, 1)
     if direction not in MODELS:
         raise UserError(f"direction {direction!r}: not one of {', '.join(MODELS)}")
-    where = checked_positions(positions)
+    where, called = checked_positions(positions), run_name(name)
     before = load_to_ask(before, device=device, dtype=dtype)
     after = load(after, device=device, dtype=dtype)
     comparison = compare(before, after)
@@ -151,7 +154,7 @@ def dissect(
         frame = measured.recovery()
         notes += _undefined(frame, settings["dtype"])
         constant = {
-            "before": str(before.cfg.model_name), "after": str(after.cfg.model_name), "seed": seed,
+            **apart({"before": str(before.cfg.model_name), "after": str(after.cfg.model_name)}), "seed": seed,
             "dtype": settings["dtype"],
         }  # fmt: skip
         result = Dissection(
@@ -160,7 +163,7 @@ def dissect(
             facts=measured.facts(),
             answers=measured.answers(),
             about={
-                "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
+                **called, "question": QUESTION, **constant, "direction": direction, "prompts": prompts,
                 "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash,
                           "template": settings["template"]},
                 "notes": notes, "comparison": comparison.about, "noise_floor": measured.noise_floor,

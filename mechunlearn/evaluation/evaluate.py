@@ -31,6 +31,7 @@ from ..models import Source, fingerprint, load, load_to_ask
 from ..models.forward import check_batch_size
 from ..models.pair import check_words
 from ..models.properties import context_of
+from ..naming import run_name
 from ..runs import begun, check_run
 from ..undoing import as_found
 from .fitting import told
@@ -58,6 +59,7 @@ def evaluate(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure facts, and general text; `summary` gives means group by group, with intervals.
@@ -86,6 +88,7 @@ def evaluate(
         seed: decides resamples and which distractors are shown.
         run: a run folder to keep the result in; a finished one of the same settings is only read, an interrupted one
             goes on.
+        name: what the run is called on pages and in tables; None: as its folder.
         progress: show progress bars.
 
     Raises:
@@ -94,6 +97,7 @@ def evaluate(
     """
     began = time.perf_counter()
     check_run(run, "evaluation")
+    named = run_name(name)
     check_batch_size(batch_size)
     check_whole("seed", seed, 0)
     if not 2 <= options <= len(LETTERS):
@@ -144,7 +148,7 @@ def evaluate(
                 text = tokenize_texts(text, model.tokenizer, context=context_of(model), bos=template.bos)
             texts = per_text(model, text, before=before, measures=of_text, batch_size=batch_size, kept=kept)
         about = {
-            "settings": settings, "model": _name(model), "before": _name(before),
+            **named, "settings": settings, "model": _name(model), "before": _name(before),
             "facts": {"name": facts.name, "format": facts.format, "n": len(facts), "hash": facts.hash},
             "notes": notes, "texts": len(texts), "measures": {name: MEASURES[name].about for name in wanted},
             "seconds": round(time.perf_counter() - began, 2),

@@ -3,10 +3,10 @@
 from .anatomy import Slot, slots
 from .checkpoint import clone, hf, save, state
 from .identity import fingerprint
-from .loading import Source, load, load_to_ask
+from .loading import Source, called, load, load_to_ask
 from .pair import Comparison, compare, matched
 
 __all__ = [
     "Comparison", "Slot", "Source",
-    "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "matched", "save", "slots", "state",
+    "called", "clone", "compare", "fingerprint", "hf", "load", "load_to_ask", "matched", "save", "slots", "state",
 ]  # fmt: skip

@@ -136,7 +136,9 @@ def opened(
     stages = [folder / "stages" / str(place) / "model" for place in range(1, count + 1)] or [folder / "model"]
     frame = read_frame(folder / "frame.parquet", NEEDED)
     _check_told(folder / "run.json", about, frame)
-    return Unlearning(load(folder / "model", device=device, dtype=dtype), frame, about, tuple(stages))
+    model = load(folder / "model", device=device, dtype=dtype)
+    model.cfg.model_name = about.get("name") or model.cfg.model_name
+    return Unlearning(model, frame, about, tuple(stages))
 
 
 def _check_told(file: Path, about: dict[str, Any], frame: pd.DataFrame) -> None:

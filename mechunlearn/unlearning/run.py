@@ -14,7 +14,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..checking import checked
 from ..facts import Facts, FactSource
-from ..models import Source, fingerprint, hf, load, load_to_ask, save
+from ..models import Source, called, fingerprint, hf, load, load_to_ask, save
+from ..naming import run_name
 from ..runs import RunFolder, begun, check_run, read_frame, read_run
 from ..undoing import as_found
 from .configure import method_of
@@ -63,6 +64,7 @@ def unlearn(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     run: str | Path | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Unlearning:
     """Change a copy of `model` until it has forgotten, or its budget is spent.
@@ -107,6 +109,8 @@ def unlearn(
         run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/` (of every stage of a
             layered run also in `stages/1/`, …). A finished run of the same settings is opened instead of computed
             again; an interrupted one goes on, to the same weights bit for bit on the same machine.
+        name: what the run is called on pages and in tables; and so is its model; None: as its
+            folder, else as the method.
         progress: show a progress bar, say beforehand what a step costs, and warn at the end of what is still answered
             (`about["remaining"]`, which `repr` shows too).
 
@@ -117,6 +121,7 @@ def unlearn(
             folder of other settings.
     """
     check_run(run, "unlearning")
+    named = run_name(name)
     options = Options(
         steps=steps, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, clip=clip, batch_size=batch_size, accumulation=accumulation, precision=precision,
@@ -152,19 +157,25 @@ def unlearn(
     with begun(run, "unlearning", made_with) as folder:
         if folder is not None and folder.finished:  # by another process, in the meantime
             return Unlearning.load(folder.path, **_like(model))
-        found = _run(stages, folder, made_with, plain, fitted)
+        found = _run(stages, folder, made_with, plain, fitted, named)
     if "remaining" in found.about:  # whoever asked for no progress reads it in the result
         log.log(logging.WARNING if progress else logging.INFO, "%s: %s", made_with["method"], found.about["remaining"])
     return found
 
 
 def _run(
-    stages: Sequence[Stage], folder: RunFolder | None, made_with: dict[str, Any], plain: bool, fitted: dict[str, Any]
+    stages: Sequence[Stage],
+    folder: RunFolder | None,
+    made_with: dict[str, Any],
+    plain: bool,
+    fitted: dict[str, Any],
+    named: dict[str, str],
 ) -> Unlearning:
-    """One stage after the other, each from where the one before ended. `fitted` are settings that were measured."""
+    """One stage after the other, each from where the one before ended. `fitted` are settings that were measured,
+    `named` is the run's name."""
 
     def about_of(found: Outcome) -> dict[str, Any]:
-        told: dict[str, Any] = {"settings": made_with, "stopped": found.stopped, "step": found.step}
+        told: dict[str, Any] = {"settings": made_with, "stopped": found.stopped, "step": found.step, **named}
         told["weights"] = fingerprint(found.model)["weights"]  # by which a report knows what else was done to the model
         if fitted:
             told["measured_settings"] = fitted
@@ -190,6 +201,7 @@ def _run(
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
     about = about_of(Outcome(model, frame, "; ".join(reasons), step))
+    model.cfg.model_name = named.get("name") or (made_with["method"] if folder is None else called(str(folder.path)))
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))
         folder.finish(about | {"stages": len(stages)}, ("model",), frame=frame)

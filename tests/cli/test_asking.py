@@ -115,7 +115,7 @@ def test_a_tokenizer_for_a_checkpoint_without_one(place: Path) -> None:
     wrong = call(*line, "--tokenizer", place / "bare")
     assert wrong.exit_code == 2 and "holds no tokenizer" in wrong.stderr
     pair = ("dissect", place / "bare", place / "bare", "--facts", place / "forget01.json", "--out", place / "d")
-    assert "no such folder here" in call(*pair, "--tokenizer", "./words-").stderr
+    assert "no such folder" in call(*pair, "--tokenizer", "./words-").stderr
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_no_word_for_a_value_that_no_command_takes() -> None:
 
     verbs = (attacking.attack, dissecting.dissect, dissecting.report, evaluating.evaluate, forgetting.unlearn)
     taken = {name for verb in (*verbs, listing.sites, start) for name in inspect.signature(verb).parameters}
-    assert set(METAVARS) - taken == {"name", "file"} & set(METAVARS)
+    assert set(METAVARS) - taken == set()
