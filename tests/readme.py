@@ -71,6 +71,7 @@ class Reader:
             "json": self.json,
             "toml": self.toml,
             "text": self.text,
+            "console": self.console,
         }
 
     def read(self, markdown: str) -> list[Block]:
@@ -116,6 +117,14 @@ class Reader:
         assert self.said.strip(), f"line {block.line}: the block before prints nothing"
         self.results.append(shortened(self.said))
         self.said = ""
+
+    def console(self, block: Block) -> None:
+        """Commands on what a reader has and we have not: their options have to be there."""
+        for line in block.text.replace("\\\n", " ").splitlines():
+            _, command, *rest = shlex.split(line)
+            known = CliRunner().invoke(app, [command, "--help"], prog_name="mechunlearn").stdout
+            lacking = [word for word in rest if word.startswith("--") and f" {word} " not in known]
+            assert not lacking, f"line {block.line}: {command} has no {', '.join(lacking)}"
 
     def json(self, block: Block) -> None:
         """Facts, one a line."""

@@ -22,7 +22,7 @@ import mechunlearn as mu
 from mechunlearn import attacks, facts, sites, unlearning
 from mechunlearn.facts import Facts
 
-from .readme import PAGE, ROOT, Reader
+from .readme import PAGE, ROOT, Reader, shortened, with_results
 
 FACTS, PASSAGES, STEPS = 2, 20, 2  # of each role and fold, of each text, of each run
 
@@ -57,7 +57,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_block_of_the_readme_runs(shown: list[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     done = Reader().read(text)
-    assert {block.language for block in done} == {"python", "", "json", "toml", "text"}
+    assert {block.language for block in done} == {"python", "", "json", "toml", "text", "console"}
     assert len(shown) == text.count(".show()")
     for page in ("runs/first/report.html", "runs/npo/report.html"):
         assert Path(page).stat().st_size > 10_000
@@ -79,6 +79,8 @@ def test_every_block_of_the_readme_runs(shown: list[str]) -> None:
         ('```json\n{"prompt": "The capital of", "anser": "Paris"}\n```', "answer"),
         ("```toml\nsteps = 3\n```", "how the file is called"),
         ("```toml\n# x.toml\nsteps = \n```", "Invalid value"),
+        ("```console\nmechunlearn attack x --nonsense y\n```", "attack has no --nonsense"),
+        ("```text\nresult\n```", "the block before prints nothing"),
         ("```cobol\nDISPLAY 'x'\n```", "cobol"),
         ("```python\nx = 1\n", "line 1: a block that does not end"),
     ],
@@ -100,6 +102,16 @@ def test_a_page_that_is_right_is_done_from_top_to_bottom(shown: list[str]) -> No
         ("python", 3), ("python", 9), ("json", 12), ("toml", 15), ("", 19),
     ]  # fmt: skip
     assert Path("s.toml").exists()
+
+
+def test_results_are_written_under_the_blocks_that_print_them() -> None:
+    page = "```python\nprint('now')\n```\n\n```text\nthen\n```\n\n```python\nprint('b' * 200)\n```\n```text\n```\nend\n"
+    reader = Reader()
+    reader.read(page)
+    written = with_results(page, reader.results)
+    assert written == page.replace("then", "now").replace("```text\n```", f"```text\n{'b' * 149}…\n```")
+    assert with_results(written, reader.results) == written
+    assert shortened("\n".join(map(str, range(40)))).splitlines()[-2:] == ["28", "…"]
 
 
 def test_a_wrong_line_is_named_by_its_number() -> None:

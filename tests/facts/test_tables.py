@@ -26,7 +26,7 @@ KINDS: dict[str, Any] = {
     "tuple": lambda: tuple(ROWS),
     "generator": lambda: (row for row in ROWS),
     "pandas": lambda: pd.DataFrame(ROWS),
-    "pandas with arrays": lambda: pd.DataFrame(ROWS).assign(perturbed_answer=[np.array(r["perturbed_answer"]) for r in ROWS]),
+    "arrays": lambda: pd.DataFrame(ROWS).assign(perturbed_answer=[np.array(r["perturbed_answer"]) for r in ROWS]),
     "arrow": lambda: pa.Table.from_pylist(ROWS),
     "data set": lambda: datasets.Dataset.from_list(ROWS),
     "streamed": lambda: datasets.Dataset.from_list(ROWS).to_iterable_dataset(),
