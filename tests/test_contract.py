@@ -118,7 +118,7 @@ def test_models_and_facts_have_places_and_all_else_has_names(name: str) -> None:
         if key in MODELS:
             assert str(one.annotation).removesuffix(" | None") == "Source", key
         if key in FACTS:
-            assert one.annotation == "Facts | str | Path", key
+            assert one.annotation == "FactSource", key
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -252,7 +252,7 @@ CALLS = {
     "mu.dissect('organism', 3, few)": "int: a model is a name",
     "mu.dissect('organism', 'organism', list(few))": "list: facts are a Facts, a file",
     "mu.dissect('organism', 'organism', few, prompts='some')": "prompts 'some': facts are asked by one of",
-    "mu.evaluate('organism', list(few))": "list: facts are a Facts, a file or a built-in name",
+    "mu.evaluate('organism', list(few))": "from a list of facts: Facts([Fact(…), …])",
     "mu.attack('organism', list(few))": "list: facts are a Facts, a file",
     "mu.relearn('organism', list(few), few)": "list: facts are a Facts, a file",
     "mu.unlearn('organism', 'npo', list(few), few.near)": "list: facts are a Facts, a file",

@@ -66,15 +66,25 @@ class Form:
 
         found = suits
         if self.template is not None and "{prompt}" in self.template:
-            found = Template(prompt=self.template.replace("\\n", "\n"))
+            found = Template(prompt=self.template.replace("\\n", "\n"), chat=self.converses)
         elif self.template is not None:
             found = Template.named(self.template)
-        if self.chat or self.system is not None or self.given:
+        if self.converses:
+            if not found.chat and self.template is not None:
+                raise UserError(
+                    f"--template {self.template} is no chat, so --chat, --system and --template-set have no place in "
+                    "it; leave them out, or take --template chat"
+                )
             if not found.chat:
                 found = Template(chat=True)
             arguments = found.arguments | assignments(self.given)
             found = replace(found, system=found.system if self.system is None else self.system, arguments=arguments)
         return found
+
+    @property
+    def converses(self) -> bool:
+        """Whether the line asks for the tokenizer's chat template."""
+        return self.chat or self.system is not None or bool(self.given)
 
     @property
     def words(self) -> list[str]:
@@ -86,6 +96,7 @@ class Form:
 
 
 def facts_with_roles(
+    form: Form,
     facts: str | None,
     forget: str | None,
     retain: str | None,
@@ -93,10 +104,11 @@ def facts_with_roles(
     columns: str | None,
     keys: str | None,
 ) -> Facts:
-    """From one file with roles, or from one to forget and one to keep.
+    """From one file with roles, or from one to forget and one to keep, in this form.
 
     Raises:
-        UserError: neither or both; a file that cannot be read as facts.
+        UserError: neither or both; two that are asked differently, where the line names no form; a file that cannot be
+            read as facts.
     """
     from ..facts import Facts, with_roles
 
@@ -105,10 +117,26 @@ def facts_with_roles(
     if facts is not None and retain is not None:
         raise UserError("--retain-facts stands beside --forget-facts; --facts has roles for both")
     read = [
-        None if file is None else Facts.read(file, format, columns=columns_of(columns), keys=keys)
+        None if file is None else form.of(Facts.read(file, format, columns=columns_of(columns), keys=keys))
         for file in (facts, forget, retain)
     ]
     return read[0] if read[0] is not None else with_roles(*filter(None, read[1:]))
+
+
+def to_ask_again(
+    source: str,
+    form: Form,
+    *,
+    whole: bool,
+    format: str | None,
+    columns: str | None,
+    keys: str | None,
+    tokenizer: str | None,
+) -> list[str]:
+    """The options that ask for the facts of this file as they were asked; `whole`: all of it, whatever the roles."""
+    given = {"--format": format, "--columns": columns, "--keys": keys, "--tokenizer": tokenizer}
+    rest = [word for option, value in given.items() if value is not None for word in (option, value)]
+    return ["--facts", source, *form.words, *rest, *(["--role", "all"] if whole else [])]
 
 
 def opened(model: str | None, tokenizer: str | None, device: str | None, dtype: str | None) -> Any:

@@ -97,7 +97,7 @@ def attack(
 
     look_for(model, before, never_knew)
     form = Form(template, chat, system, template_set)
-    chosen = form.of(facts_with_roles(facts, forget_facts, retain_facts, format, columns, keys))
+    chosen = facts_with_roles(form, facts, forget_facts, retain_facts, format, columns, keys)
     if not len(chosen.forget) and any(fact.role is not None for fact in chosen):
         raise UserError(f'{facts}: no facts to ask for; give those that were to be forgotten "role": "forget"')
     from .. import attacks

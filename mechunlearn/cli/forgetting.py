@@ -22,6 +22,7 @@ from .asking import (
     TokenizerOption,
     facts_with_roles,
     opened,
+    to_ask_again,
 )
 from .inputs import look_for, passages, split, tell_prompts
 from .listing import check_method
@@ -116,8 +117,8 @@ def unlearn(
 
     look_for(model)
     form = Form(template, chat, system, template_set)
-    chosen = form.of(facts_with_roles(facts, forget_facts, retain_facts, format, columns, keys))
-    source = facts or forget_facts
+    chosen = facts_with_roles(form, facts, forget_facts, retain_facts, format, columns, keys)
+    source = str(facts or forget_facts)
     for role in ("forget", "retain"):
         if not len(getattr(chosen, role)):
             raise UserError(
@@ -161,7 +162,9 @@ def unlearn(
         typer.echo(f"    text: {last['text_kl']:.4f} nats a token from the start")
     for told in (run.about["stopped"], *([run.about["remaining"]] if "remaining" in run.about else [])):
         typer.echo(f"{told[:1].upper()}{told[1:]}.")
-    asked = ["--facts", str(source), *form.words]
+    asked = to_ask_again(
+        source, form, whole=facts is None, format=format, columns=columns, keys=keys, tokenizer=tokenizer
+    )
     then = ["mechunlearn", "dissect", model, str(out / "model"), *asked, "--out", str(out / "dissection")]
     typer.echo(f"\nThe model is in {out / 'model'}. Now: {shlex.join(then)}")
 

@@ -117,10 +117,15 @@ class Facts(Sequence[Fact]):
         """
         if not isinstance(source, str | Path):
             raise UserError(f"Facts.read: source is the name of a file or of built-in facts, not {shown_value(source)}")
+        path, hub = Path(source), on_hub(str(source), subset, split)
+        if hub is None and (subset is not None or (split is not None and not path.is_dir())):
+            raise UserError(
+                f"{named(path)}: subset= and split= say which part of a data set on the hub, split= also which of a "
+                "folder's; leave them out"
+            )
         if str(source) in BUILT_IN:
             name, _, forget = str(source).partition(":")
             return cls.builtin(name, forget=forget or "domain")
-        path, hub = Path(source), on_hub(str(source), subset, split)
         if path.suffix == "" and not there(path) and hub is None:
             raise UserError(f"there is no file {named(path)}; built-in facts are {', '.join(BUILT_IN)}")
         if hub is not None:
@@ -147,7 +152,8 @@ class Facts(Sequence[Fact]):
         if isinstance(source, Facts):
             _refuse_marks(source)
             return source
-        if isinstance(source, str | Path) or is_table(source) or isinstance(source, list | tuple):
+        rows_given = isinstance(source, list | tuple) and not any(isinstance(item, Fact) for item in source)
+        if isinstance(source, str | Path | Mapping) or rows_given or is_table(source):
             found = cls.read(source) if isinstance(source, str | Path) else cls(source)
             _refuse_marks(found)
             if role is None or all(fact.role is None for fact in found):
@@ -321,6 +327,8 @@ def _items_of(
             raise UserError(f"Facts: items must be facts, rows or a table, not {shown_value(items)}; files: Facts.read")
         items = tuple(items)
         if not items or not isinstance(items[0], Mapping):
+            if columns is not None or keys is not None:
+                raise UserError("columns= and keys= say how rows are read; these are facts already: leave them out")
             return items, format or "own", Template()
     found, template, taken = interpret(rows(items), format, columns, keys)
     return tuple(found), taken, template

@@ -44,7 +44,7 @@ def own(records: Sequence[Record]) -> list[Fact]:
 
 def _own_fields(record: Record) -> dict:
     if "answer" not in record.fields:
-        raise record.missing("answer", "; write null where no reference exists yet")
+        raise record.missing("answer", "; where no reference exists yet, write null, in JSON or a list of dicts")
     return {
         "prompt": record.text("prompt"),
         "answer": None if record.fields["answer"] is None else record.text("answer"),

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from ..errors import UserError
 from ..reading import MOST_BYTES, decoded, parse_json, read_bytes
 
+PARQUET, ARROW = b"PAR1", b"ARROW1"  # the first bytes of such files
+
 
 @dataclass(frozen=True)
 class Record:
@@ -87,14 +89,20 @@ class Record:
 def read_records(path: Path) -> list[Record]:
     """The rows of a JSON array, of JSON lines, of an object around one list of rows, of .csv, .tsv or .parquet.
 
-    Any text of them may be packed by gzip (.gz).
+    Any of them may be packed by gzip (.gz); Parquet is known by its first bytes, whatever the file is called.
 
     Raises:
         UserError: no such file, a folder, not UTF-8, empty, or malformed (with the line).
     """
-    if path.suffix.lower() == ".parquet" or _starts_like_parquet(path):
-        return _parquet(path)
-    text, kind = _read_text(path), Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+    data = _unpacked(path)
+    kind = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+    if kind == ".parquet" or data.startswith(PARQUET):
+        return _parquet(data, path)
+    if kind == ".arrow" or data.startswith(ARROW):
+        raise UserError(f"{path} is an Arrow file; name the folder that save_to_disk wrote, or save it as Parquet")
+    text = decoded(data, str(path))
+    if not text.strip():
+        raise UserError(f"{path} is empty")
     if kind in (".csv", ".tsv"):
         records = _csv(text, path.name, "," if kind == ".csv" else "\t")
     elif text.lstrip().startswith("["):
@@ -106,7 +114,7 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def _read_text(path: Path) -> str:
+def _unpacked(path: Path) -> bytes:
     data = read_bytes(path)
     if path.suffix.lower() == ".gz":
         try:
@@ -116,10 +124,7 @@ def _read_text(path: Path) -> str:
             raise UserError(f"{path}: not a whole gzip file ({error})") from error
         if len(data) > MOST_BYTES:
             raise UserError(f"{path} is too large to be read at once: unpacked, it is more than {MOST_BYTES:,} bytes")
-    text = decoded(data, str(path))
-    if not text.strip():
-        raise UserError(f"{path} is empty")
-    return text
+    return data
 
 
 def _record(value: Any, place: str) -> Record:
@@ -147,19 +152,10 @@ def _lines_or_object(text: str, name: str) -> list[Record]:
     return [_record(whole, f"{name}, line 1")]
 
 
-def _starts_like_parquet(path: Path) -> bool:
-    """Whatever it is called."""
-    try:
-        with path.open("rb") as file:
-            return path.is_file() and file.read(4) == b"PAR1"
-    except (OSError, ValueError):
-        return False  # what is wrong is told where it is read
-
-
-def _parquet(path: Path) -> list[Record]:
+def _parquet(data: bytes, path: Path) -> list[Record]:
     """Rows of a Parquet file; missing values count as absent, arrays are lists."""
     try:
-        table = pq.read_table(pa.BufferReader(read_bytes(path)))
+        table = pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
     rows = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ..naming import PATIENCE
 from ..reading import named, there
 from .records import Record
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".txt")  # of files: no name of a data set
+INSTALL = 'pip install "datasets>=3,<6"'
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".txt")  # of files: no name of a data set
 STATE, SPLITS = (
     "state.json",
     "dataset_dict.json",
@@ -34,16 +36,33 @@ def is_table(source: object) -> bool:
 def rows(source: Any) -> list[Record]:
     """The rows of a table that is in memory; what is missing in a row counts as absent.
 
+    A None in a list of dicts is what null is in JSON: a field that is there, and says nothing.
+
     Raises:
-        UserError: several data sets under names, no rows, a row that is no object of named fields.
+        UserError: several data sets under names, columns under one name, no rows, a row that is no object of named
+            fields.
     """
     if isinstance(source, Mapping):
-        raise UserError(f"these are several data sets; take one of them: data[{next(iter(source), 'train')!r}]")
-    if isinstance(source, pd.DataFrame):
-        return _records(source.to_dict("records"), "the table, row")
-    if isinstance(source, pa.Table):
-        return _records(source.to_pylist(), "the table, row")
-    return _records(source, "the data set, row" if _is_dataset(source) else "the list, item")
+        raise _no_list(source)
+    if isinstance(source, pd.DataFrame | pa.Table):
+        names = [str(name) for name in (source if isinstance(source, pd.DataFrame) else source.column_names)]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise UserError(f"the table has two columns {twice[0]!r}; rename or drop one")
+        found = source.to_dict("records") if isinstance(source, pd.DataFrame) else source.to_pylist()
+        return _records(found, "the table, row")
+    if _is_dataset(source):
+        return _records(source, "the data set, row")
+    return _records(source, "the list, item", null=True)
+
+
+def _no_list(source: Mapping[Any, Any]) -> UserError:
+    """The error for named things in place of rows: data sets by split, columns, or one row."""
+    if is_table(source) or (source and all(is_table(value) for value in source.values())):
+        return UserError(f"these are several data sets; take one of them: data[{next(iter(source), 'train')!r}]")
+    return UserError(
+        "one dict is no list of facts; put a single fact into a list, [{…}], and make a table of columns: "
+        "pandas.DataFrame(columns)"
+    )
 
 
 def saved_rows(folder: Path, split: str | None = None) -> list[Record]:
@@ -60,6 +79,8 @@ def saved_rows(folder: Path, split: str | None = None) -> list[Record]:
                 said = "" if split is None else f"no split {split!r}; "
                 raise UserError(f"{place}: {said}choose one by split=: {', '.join(splits)}")
             folder = folder / str(split)
+        elif split is not None and (folder / STATE).is_file():
+            raise UserError(f"{place} is one data set without splits; leave split={split!r} out")
         if not (folder / STATE).is_file():
             raise UserError(
                 f"{place} is a folder, and holds no data set that save_to_disk wrote; name a file, or such a folder"
@@ -74,10 +95,17 @@ def saved_rows(folder: Path, split: str | None = None) -> list[Record]:
 
 
 def on_hub(source: str, subset: str | None, split: str | None) -> tuple[str, str | None, str | None] | None:
-    """Name, subset and split of a data set on the hub; None for what names a file."""
+    """Name, subset and split of a data set on the hub; None for what names a file.
+
+    Raises:
+        UserError: the name says one subset or split, the argument another.
+    """
     match = re.fullmatch(r"([\w.-]{1,96}/[\w.-]{1,96})(?::([\w.-]+))?(?::([\w.-]+))?", source)
     if match is None or there(source) or there(Path(source).parent) or Path(match[1]).suffix in SUFFIXES:
         return None
+    for argument, said, given in (("subset", match[2], subset), ("split", match[3], split)):
+        if said is not None and given not in (None, said):
+            raise UserError(f"{source} says the {argument} {said!r}, {argument}={given!r} another; give one of the two")
     return match[1], match[2] or subset, match[3] or split
 
 
@@ -85,7 +113,7 @@ def hub_rows(name: str, subset: str | None, split: str | None) -> list[Record]:
     """The rows of a data set on Hugging Face's hub.
 
     Raises:
-        UserError: the hub is not reached, has no such data set, subset or split.
+        UserError: the hub is not reached, has no such data set, subset or split; datasets is not installed.
     """
     try:
         _ask_hub(name)
@@ -95,6 +123,10 @@ def hub_rows(name: str, subset: str | None, split: str | None) -> list[Record]:
     except UserError:
         raise
     except Exception as error:  # of the network, of access, of unknown subsets and splits: one for each way there is
+        if isinstance(error, ModuleNotFoundError) and error.name == "datasets":
+            raise UserError(
+                f"{name}: no such file here; a data set of the hub takes Hugging Face's datasets: {INSTALL}"
+            ) from None
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"{name}: no such file here, and the hub could not give such a data set ({reason[:200]}); check the name, "
@@ -114,9 +146,11 @@ def _ask_hub(name: str) -> None:
         hub.get_hf_file_metadata(hub.hf_hub_url(name, "README.md", repo_type="dataset"), timeout=PATIENCE)
     except hub.errors.EntryNotFoundError:
         return
-    except Exception:
-        from datasets import config
-
+    except Exception as error:
+        try:
+            from datasets import config
+        except ModuleNotFoundError:
+            raise error from None
         if not (Path(config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
             raise
 
@@ -130,16 +164,21 @@ def _is_dataset(source: object) -> bool:
     return type(source).__module__.partition(".")[0] == "datasets"
 
 
-def _records(items: Iterable[Any], place: str) -> list[Record]:
+def _records(items: Iterable[Any], place: str, null: bool = False) -> list[Record]:
+    """`null`: None is a value of its own, not a missing one."""
     found = []
     for number, item in enumerate(items, start=1):
         if not isinstance(item, Mapping):
             raise UserError(f"{place} {number}: a fact is an object of named fields, not {shown(item)}")
-        fields = {str(name): value for name, given in item.items() if (value := _plain(given)) is not None}
+        fields = {str(name): _plain(given) for name, given in item.items() if not _missing(given, null)}
         found.append(Record(fields, f"{place} {number}"))
     if not found:
         raise UserError(f"{place.partition(',')[0]} holds no facts")
     return found
+
+
+def _missing(value: Any, null: bool) -> bool:
+    return _plain(value) is None and not (null and value is None)
 
 
 def _plain(value: Any) -> Any:

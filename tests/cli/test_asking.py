@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,8 @@ def test_a_named_template_is_the_published_form_with_its_date(place: Path) -> No
         (("--system", "You are"), Template(chat=True, system="You are")),
         (("--chat", "--template-set", "date_string=w1"), Template(chat=True, arguments={"date_string": "w1"})),
         (("--template", "w1 {prompt} w2"), Template(prompt="w1 {prompt} w2")),
+        (("--template", "w1 {prompt} w2", "--chat"), Template(prompt="w1 {prompt} w2", chat=True)),
+        (("--template", "{prompt} w2", "--system", "w9"), Template(prompt="{prompt} w2", chat=True, system="w9")),
         (("--template", "tofu-phi3", "--system", "w9"), Template(chat=True, system="w9")),
         ((), Template(prompt="Question: {prompt}\nAnswer:")),
     ],
@@ -118,6 +121,53 @@ def test_a_tokenizer_for_a_checkpoint_without_one(place: Path) -> None:
     assert "no such folder" in call(*pair, "--tokenizer", "./words-").stderr
 
 
+def test_what_is_said_to_do_next_can_be_done(place: Path, tmp_path: Path) -> None:
+    """Of facts with columns and roles of their own, for a checkpoint without a tokenizer."""
+    for name, rows in (("forget", QUESTIONS[:2]), ("retain", QUESTIONS[2:])):
+        lines = [json.dumps({"q": question, "gt": answer, "kind": "near"}) for question, answer in rows]
+        (tmp_path / f"{name}.json").write_text("\n".join(lines))
+    files = ("--forget-facts", tmp_path / "forget.json", "--retain-facts", tmp_path / "retain.json")
+    line = (
+        "unlearn",
+        place / "bare",
+        "--method",
+        "npo",
+        "--steps",
+        1,
+        *files,
+        "--columns",
+        "prompt=q,answer=gt,role=kind",
+    )
+    made = call(*line, "--tokenizer", place / "words", "--template", "question", "--out", tmp_path / "run")
+    assert made.exit_code == 0, made.output
+    then = shlex.split(made.stdout.partition("Now: mechunlearn ")[2])
+    dissected = call(*then)
+    assert dissected.exit_code == 0, dissected.output
+    assert "2 of 2 facts" in dissected.stdout
+    settings = json.loads((tmp_path / "run" / "dissection" / "run.json").read_text())["settings"]
+    assert settings["template"] == repr(Template.named("question"))
+
+
+def test_one_form_on_the_line_makes_two_files_alike(place: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text("\n".join(json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in QUESTIONS[2:]))
+    files = ("--forget-facts", place / "forget01.json", "--retain-facts", own)
+    line = ("unlearn", place / "chat", "--method", "npo", "--steps", 1, *files, "--out", tmp_path / "run")
+    apart = call(*line)
+    assert apart.exit_code == 2 and "give both one format, or one template" in apart.stderr
+    alike = call(*line, "--template", "tofu-llama3")
+    assert alike.exit_code == 0, alike.output
+
+
+def test_facts_to_forget_suffice_for_attacks_that_need_no_others(place: Path, tmp_path: Path) -> None:
+    files = ("--forget-facts", place / "forget01.json", "--template", "tofu-llama3")
+    result = call("attack", place / "chat", *files, "--suite", "prompts,quantise", "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert set(mu.attacks.Attacks.load(tmp_path / "a").frame["attack"]) >= {"prompts", "quantise"}
+    lacking = call("attack", place / "chat", *files, "--suite", "relearn", "--out", tmp_path / "b")
+    assert lacking.exit_code == 2 and "none of its attacks can be run; they need" in lacking.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -127,6 +177,9 @@ def test_a_tokenizer_for_a_checkpoint_without_one(place: Path) -> None:
         (("--forget-facts", "forget01.json"), "no facts to retain"),
         (("--forget-facts", "nowhere.json", "--retain-facts", "forget01.json"), "there is no file nowhere.json"),
         (("--facts", "organism", "--template", "tofu"), "there is no template 'tofu'"),
+        (("--facts", "organism", "--template", "tofu-llama2-chat", "--chat"), "--template tofu-llama2-chat is no chat"),
+        (("--facts", "organism", "--template", "question", "--system", "w1"), "--template question is no chat"),
+        (("--facts", "organism", "--template-set", "a"), "write a setting as name=value"),
     ],
 )
 def test_what_is_lacking_or_too_much_is_one_line(place: Path, tmp_path: Path, monkeypatch, words, told: str) -> None:

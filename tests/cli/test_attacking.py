@@ -109,7 +109,7 @@ def test_options_arrive(workplace: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ({"--suite": " , "}, ["empty list"]),
         ({"--suite": "steer"}, ["steer", "the model before unlearning"]),
         ({"--suite": "relearn"}, ["two folds"]),
-        ({"--facts": "plain.jsonl"}, ["plain.jsonl", '"role"']),
+        ({"--facts": "near.jsonl"}, ["near.jsonl", '"role"']),
         ({"--facts": "missing.jsonl"}, ["missing.jsonl"]),
         ({"--text": "missing.txt"}, ["missing.txt"]),
         ({"--never-knew": "./other"}, ["never-knew", "ecture"]),
@@ -124,6 +124,7 @@ def test_bad_input(
     parts: list[str],
 ) -> None:
     monkeypatch.chdir(workplace)
+    Path("near.jsonl").write_text('{"prompt": "w1 w2", "answer": "w3", "role": "near"}')
     given = {"--facts": "facts.jsonl", "--suite": "quantise", "--device": "cpu", "--out": str(tmp_path / "o")} | options
     assert_one_line(call("attack", "./after", *(part for pair in given.items() for part in pair)), *parts)
     assert not (tmp_path / "o").exists()

@@ -144,7 +144,9 @@ def test_facts_are_what_they_are_or_what_is_read(tmp_path):
     assert Facts.of(facts) is facts
     assert Facts.of(tmp_path / "mine.jsonl").hash == Facts.of(str(tmp_path / "mine.jsonl")).hash == facts.hash
     assert len(Facts.of("organism").forget)
-    with pytest.raises(UserError, match="a Facts, a file or a built-in name"):
+    with pytest.raises(
+        UserError, match=r"a Facts, a file, a built-in name, a table or a list of dicts; from a list of facts"
+    ):
         Facts.of([Fact("a", "x")])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,81 @@ def test_two_files_become_one_set_with_roles() -> None:
         with_roles(forget, retain.with_items([]))
     with pytest.raises(UserError, match=r"give both one format, or one template"):
         with_roles(forget, Facts([{"prompt": "p", "answer": "q"}], template=mu.Template(chat=True)))
+
+
+def test_none_in_a_list_of_dicts_is_the_null_of_a_file(tmp_path: Path) -> None:
+    given = [{"prompt": "a", "answer": None, "subject": None}, {"prompt": "b", "answer": "x", "subject": float("nan")}]
+    (tmp_path / "null.jsonl").write_text('{"prompt": "a", "answer": null}\n{"prompt": "b", "answer": "x"}')
+    assert Facts(given).hash == Facts.read(tmp_path / "null.jsonl").hash
+    for table in (pd.DataFrame(given), datasets.Dataset.from_list(given)):
+        with pytest.raises(UserError, match=r"row 1: the field 'answer' is missing.*write null, in JSON or a list of"):
+            Facts(table)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (ROWS[0], r"one dict is no list of facts; put a single fact into a list"),
+        ({"question": ["a"], "answer": ["b"]}, r"make a table of columns: pandas.DataFrame\(columns\)"),
+        (pd.DataFrame([["a", "b", "c"]], columns=["question", "answer", "answer"]), r"table has two columns 'answer'"),
+        (pa.table([["a"], ["b"], ["c"]], names=["question", "question", "answer"]), r"two columns 'question'"),
+    ],
+)  # fmt: skip
+def test_what_would_be_dropped_or_taken_for_something_else_is_refused(given: Any, told: str) -> None:
+    for take in (Facts, Facts.of):
+        with pytest.raises(UserError, match=told):
+            take(given)
+
+
+def test_how_rows_are_read_is_no_word_about_facts() -> None:
+    for options in ({"columns": {"prompt": "x", "answer": "y"}}, {"keys": "letter"}):
+        with pytest.raises(UserError, match=r"columns= and keys= say how rows are read; these are facts already"):
+            Facts([mu.Fact("a", "b")], **options)
+
+
+def test_parts_of_what_has_none_are_refused(tmp_path: Path, file: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
+    with pytest.raises(UserError, match=r"one is one data set without splits; leave split='test' out"):
+        Facts.read(tmp_path / "one", split="test")
+    for source, options in (
+        (file, {"split": "test"}),
+        ("organism", {"split": "x"}),
+        (tmp_path / "one", {"subset": "x"}),
+    ):
+        with pytest.raises(UserError, match=r"subset= and split= say which part"):
+            Facts.read(source, **options)
+    with pytest.raises(UserError, match=r"says the subset 'forget01', subset='forget10' another"):
+        Facts.read("locuslab/TOFU:forget01", subset="forget10")
+
+
+def test_packed_parquet_and_arrow_files_are_known_too(tmp_path: Path, file: Path) -> None:
+    whole = tmp_path / "facts"
+    pd.DataFrame(ROWS).to_parquet(whole)
+    for name in ("a.gz", "a.parquet.gz", "a.jsonl.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(whole.read_bytes()))
+        assert Facts.read(tmp_path / name).hash == Facts.read(file).hash
+    table = pa.Table.from_pylist(ROWS)
+    for name, writer in (("stream.arrow", pa.ipc.new_stream), ("file.json", pa.ipc.new_file)):
+        with writer(tmp_path / name, table.schema) as sink:
+            sink.write_table(table)
+        with pytest.raises(UserError, match=r"is an Arrow file; name the folder that save_to_disk wrote"):
+            Facts.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_hub_without_its_package_is_one_line(reached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    import huggingface_hub
+
+    def asked(*_: object, **__: object) -> None:
+        if not reached:
+            raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", asked)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    told = (
+        r'^nobody/nothing: .*takes Hugging Face\'s datasets: pip install "datasets>=3,<6"$' if reached else "no network"
+    )
+    with pytest.raises(UserError, match=told):
+        Facts.read("nobody/nothing")
