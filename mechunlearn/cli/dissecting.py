@@ -47,7 +47,11 @@ def dissect(
         str, typer.Option(help="before->after restores the knowledge, after->before injects the damage.")
     ] = "before->after",
     positions: Annotated[
-        str, typer.Option(help="Patch at all, answer, prompt, paper, each, or positions like 3,4.")
+        str,
+        typer.Option(
+            help="Patch at all, answer, answer_first, prompt, prompt_last, subject, subject_last, paper, each, or "
+            "token positions like 3,4 or -1, the last that predicts the answer."
+        ),
     ] = "all",
     metric: Annotated[
         str | None,
@@ -74,6 +78,7 @@ def dissect(
     Examples:
       mechunlearn dissect organism runs/npo/model --facts organism --out runs/npo/dissection
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
+      mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/y --sites residual --positions subject_last
     """
     look_for(before, after)
     chosen = chosen_facts(facts, format, columns, keys, role, limit)
@@ -129,4 +134,8 @@ def report(
 
 def _positions(value: str) -> str | list[int]:
     parts = split("--positions", value)
-    return [int(part) for part in parts] if all(re.fullmatch(r"-?[0-9]{1,9}", part) for part in parts) else value
+    return (
+        [int(part) for part in parts]
+        if all(re.fullmatch(r"-?[0-9]{1,9}", part) for part in parts)
+        else ", ".join(parts)
+    )

@@ -27,7 +27,7 @@ from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
 from .patches import patches, places
-from .positions import Where, chosen as checked_positions, reached, rule
+from .positions import Where, chosen as checked_positions, placed, reached, rule
 from .result import Dissection
 from .sweep import Sweep
 from .windows import Windows, families
@@ -70,10 +70,14 @@ def dissect(
             model has some (`sites.default`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
-        positions: where activations are patched: "all", "answer" (where the logits predict the answer), "prompt", a
-            list of token positions within each fact (0 its first token, -1 the last that predicts its answer; facts
-            that have none of them are left out), "each" (a patch for every single position: with `windows="single"`
-            a layer × position map), or "paper" (all, but scored as the paper's code does; `facts.paper_positions`).
+        positions: where activations are patched: "all"; "answer" (where the logits predict the answer); "prompt"
+            (before these); "prompt_last" (what predicts the first answer token); "answer_first" (that token itself);
+            "subject", "subject_last" (all tokens of the fact's subject, or the last, where the prompt mentions it last:
+            `facts.mark_subjects`); a list of token positions within each fact (0 its first token, -1 the last that
+            predicts its answer); "each" (a patch for every single position: with `windows="single"` a layer × position
+            map); or "paper" (all, but scored as the paper's code does; `facts.paper_positions`). Facts that have no
+            such token are left out, and those for whom a patch there reaches nothing ("answer_first" of answers of
+            one token); the result counts them.
         prompts: the phrasings that facts are asked in: "held_out", "own" or "all" (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
         tokenizer: whose tokenizer makes tokens of the questions, for both models; matters where the two differ.
@@ -115,6 +119,7 @@ def dissect(
         notes += silent
     notes += unused_bos(before.tokenizer, template or questions.template)
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
+    tokens = placed(tokens, where, questions, before.tokenizer, template)
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
     wanted = default(recipient) if sites is None else [sites] if isinstance(sites, str) else sites
@@ -125,6 +130,7 @@ def dissect(
     if not chosen:
         raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
     has = reached(where, tokens)
+    notes += [] if where in ("all", "each") else [rule(where, has)]
     at = next(recipient.parameters()).device
     budget = max_tokens or (MAX_TOKENS if at.type == "cpu" else MAX_TOKENS_ACCELERATED)
     sweep = Sweep(donor, recipient, chosen, comparison.different, where, budget)

@@ -2,6 +2,7 @@ from .choices import Choice, multiple_choice, wrong_answers
 from .fact import Fact, Template
 from .facts import PROMPTS, Facts, check_prompts, fact_of, organism_text
 from .starts import start_tokens, unused_bos
+from .subjects import mark_subjects
 from .tokens import (
     Tokens,
     check_length,
@@ -24,6 +25,7 @@ __all__ = [
     "check_passages",
     "check_prompts",
     "fact_of",
+    "mark_subjects",
     "multiple_choice",
     "organism_text",
     "paper_positions",
