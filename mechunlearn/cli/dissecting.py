@@ -38,7 +38,11 @@ def dissect(
         str | None, typer.Option(help="forget, near, far or all; default: forget where facts have roles.")
     ] = None,
     sites: Annotated[
-        str | None, typer.Option(help="Where to intervene, separated by commas; default: eight sites.")
+        str | None,
+        typer.Option(
+            help="Where to intervene, separated by commas; default: eight sites. head_output[0,3] takes some of a "
+            "site, head_output[2:0,4:1-3] some by layer, + joins activations; 'mechunlearn sites MODEL' lists all."
+        ),
     ] = None,
     windows: Annotated[
         str, typer.Option(help="Any of sliding:N, single, up_to, from, all, or layers like 0-4.")

@@ -66,8 +66,9 @@ def dissect(
         facts: what to ask. Of a file or a built-in name whose facts have roles, those to forget. Facts without an
             answer get the one that `before` gives greedily (at most 30 tokens), as in the paper; those to which it
             says nothing are left out, counted and named in the result.
-        sites: names of sites (`mechunlearn.sites`); None: the eight of the paper's picture, those of experts where the
-            model has some (`sites.default`).
+        sites: names of sites (`mechunlearn.sites`), whole, or some of their places ("head_output[0,3]", by layer
+            "head_output[2:0,4:1-3]"), activations joined with +; None: the eight of the paper's picture, those of
+            experts where the model has some (`sites.default`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
         positions: where activations are patched: "all"; "answer" (where the logits predict the answer); "prompt"

@@ -59,3 +59,18 @@ def test_a_subject_is_patched_and_who_has_none_is_counted(workplace: Path, tmp_p
     assert set(pd.read_parquet(out / "frame.parquet")["fact"]) == {"0", "1", "2", "4", "5", "6"}
     refused = call(*given, "--out", tmp_path / "o", "--positions", "subjects")
     assert_one_line(refused, "positions 'subjects'", "Did you mean subject?")
+
+
+def test_sites_tells_how_places_are_written_and_dissect_takes_them(workplace: Path, tmp_path: Path) -> None:  # noqa: F811
+    listed = call("sites", workplace / "before")
+    assert listed.exit_code == 0, listed.output
+    assert "SITE[3:17,5:0-99]" in listed.output and "mlp_coefficients[0-99]+attention_output" in listed.output
+    sites = ["mlp_coefficients[3:17,1:0-9]", "head_output[2:0]+mlp_output", "value_vectors[1:5]"]
+    given = ("dissect", workplace / "before", workplace / "after", "--facts", workplace / "plain.jsonl")
+    result = call(*given, "--sites", ",".join(sites), "--out", tmp_path / "out", "--windows", "single")
+    assert result.exit_code == 0, result.output
+    frame = pd.read_parquet(tmp_path / "out" / "frame.parquet")
+    layers = {str(site): set(rows["first_layer"]) for site, rows in frame.groupby("site", observed=True)}
+    assert layers == {sites[0]: {1, 3}, sites[1]: {0, 1, 2, 3}, sites[2]: {1}}
+    refused = call(*given, "--sites", "head_output[9:0]", "--out", tmp_path / "o")
+    assert_one_line(refused, "head_output[9:0]", "layer 9 lies outside; the model has layers 0 to 3")
