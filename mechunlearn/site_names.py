@@ -6,7 +6,8 @@
     head_output[2-4:0]                     head 0 of layers 2 to 4
     mlp_coefficients[0-99]+attention_output
 
-What stands behind the colon is never a slice: `[3:17]` is one place of one layer.
+What stands behind the colon is never a slice: `[3:17]` is one place of one layer. What is no such name is a regular
+expression over the names of parameters.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import regex
+
 from .checking import shown
 from .errors import UserError
 
+SECONDS = 1.0  # that a regular expression may take for one name
 LONGEST = 40  # letters of a range: more digits than any model has places
 RANGE = re.compile(
     r"\s*(?:(?P<layer>\d+)(?:\s*-\s*(?P<last_layer>\d+))?\s*:)?\s*(?P<place>\d+)(?:\s*-\s*(?P<last_place>\d+))?\s*"
@@ -115,6 +119,26 @@ def chosen(name: str, part: Part, count: int, layers: Collection[int], n_layers:
                 )
             found.setdefault(layer, set()).update(range(one.places[0], one.places[1] + 1))
     return {layer: tuple(sorted(places)) for layer, places in found.items()}
+
+
+def matches(pattern: str, text: str, name: str) -> bool:
+    """Whether the regular expression is found in the text; some would be looked for until the end of the world.
+
+    Raises:
+        UserError: the site `name` is none, or takes too long.
+    """
+    try:
+        return regex.search(pattern, text, timeout=SECONDS) is not None
+    except TimeoutError:
+        raise UserError(
+            f"site {shown(name)}: as a regular expression it takes more than {SECONDS:g} s for one name; write it "
+            "without repetitions inside repetitions"
+        ) from None
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
+        reason = str(error) or "too deep"
+        raise UserError(
+            f"site {shown(name)}: neither a site, a hook name nor a regular expression ({reason})"
+        ) from error
 
 
 def spans(numbers: Iterable[int]) -> str:

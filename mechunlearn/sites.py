@@ -40,16 +40,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import regex
 from transformer_lens.model_bridge import TransformerBridge
 
 from .checking import checked, shown
 from .errors import UserError
 from .models import Slot, slots
 from .models.meaning import faults
-from .site_names import Part, chosen, ranges, split
+from .site_names import Part, chosen, matches, ranges, split
 
-SECONDS = 1.0  # that a regular expression may take for one name
 ACTIVATIONS = {
     "mlp_coefficients": "blocks.{l}.mlp.hook_post",
     "attention_output": "blocks.{l}.hook_attn_out",
@@ -263,7 +261,7 @@ def _by_role(name: str, roles: tuple[str, ...], model: TransformerBridge) -> tup
 
 def _by_name(name: str, pattern: str, model: TransformerBridge) -> tuple[Slot, ...]:
     every = slots(model)
-    found = tuple(slot for slot in every if _matches(pattern, slot.name, name) or _matches(pattern, slot.path, name))
+    found = tuple(slot for slot in every if matches(pattern, slot.name, name) or matches(pattern, slot.path, name))
     if not found:
         raise UserError(
             f"site {shown(name)}: no such site, and as a regular expression it matches no parameter of "
@@ -271,22 +269,6 @@ def _by_name(name: str, pattern: str, model: TransformerBridge) -> tuple[Slot, .
             f"{every[1].name}"
         )
     return found
-
-
-def _matches(pattern: str, text: str, name: str) -> bool:
-    """Whether the regular expression is found in the text; some would be looked for until the end of the world."""
-    try:
-        return regex.search(pattern, text, timeout=SECONDS) is not None
-    except TimeoutError:
-        raise UserError(
-            f"site {shown(name)}: as a regular expression it takes more than {SECONDS:g} s for one name; write it "
-            "without repetitions inside repetitions"
-        ) from None
-    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
-        reason = str(error) or "too deep"
-        raise UserError(
-            f"site {shown(name)}: neither a site, a hook name nor a regular expression ({reason})"
-        ) from error
 
 
 def widths(model: TransformerBridge) -> dict[str, int]:
