@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .checking import checked
 from .models import Slot
+from .site_names import spans
 from .sites import Site, available, resolve, widths
 
 MANY = 4  # parameters that a cell of the table names one by one
@@ -37,7 +38,7 @@ def site_table(model: TransformerBridge) -> pd.DataFrame:
             shape = str(tuple(cache[site.hooks[layers[0]][0]].shape[2:]))
         else:
             shape = _of_parameters(site)
-        where = _spans(layers) if site.layered else "outside"
+        where = spans(layers) if site.layered else "outside"
         rows.append([site.name, site.kind, where, count.get(site.name, 0), shape])
     return pd.DataFrame(rows, columns=["site", "kind", "layers", "indices", "shape"])
 
@@ -54,14 +55,3 @@ def _of_parameters(site: Site) -> str:
 def _short(slot: Slot) -> str:
     """A parameter's name without the block that it stands in."""
     return re.sub(r"^blocks\.\d+\.", "", slot.path)
-
-
-def _spans(layers: tuple[int, ...]) -> str:
-    """Layers in words: "0–3, 5"."""
-    spans: list[list[int]] = []
-    for layer in layers:
-        if spans and layer == spans[-1][-1] + 1:
-            spans[-1] = [spans[-1][0], layer]
-        else:
-            spans.append([layer, layer])
-    return ", ".join(f"{first}–{last}" if first != last else str(first) for first, last in spans)

@@ -17,9 +17,16 @@ An activation site names TransformerLens hooks, a parameter site names roles of 
     norms, block                     parameters   a block's norms / all of a block
     embedding, unembedding, final_norm, everything
 
-`a+b` patches activation sites together; a TransformerLens hook name (`blocks.{l}.attn.hook_q` for every layer,
-`blocks.3.attn.hook_q` for one) is an activation site; anything else is a regular expression over parameter names.
-`[i,j]` selects along the last axis (neurons; heads for `head_output`) of an activation, or value vectors by index.
+A TransformerLens hook name (`blocks.{l}.attn.hook_q` for every layer, `blocks.3.attn.hook_q` for one) is an activation
+site; anything else is a regular expression over parameter names.
+
+`[0,3-5]` behind a site chooses some of its places in every layer, `[3:17,5:0-99]` place 17 of layer 3 and 0 to 99 of
+layer 5 (`site_names`): indices along the last axis of an activation (neurons; heads for `head_output`), or value
+vectors. A window patches the chosen places of its layers; one whose layers hold none patches nothing, and is left out.
+
+`a+b` patches activation sites together, each with places of its own where it has some: in the layers that have all of
+them. A part whose places name their layers is not asked for elsewhere: it adds these places, in these layers, to what
+the other parts patch in theirs. Parameters are not joined: they are put back before a pass, not written during it.
 
 A site of your own gets a name in `ACTIVATIONS` (hooks, joined with +) or `PARAMETERS` (roles, or a regular expression):
 
@@ -30,18 +37,17 @@ A site of your own gets a name in `ACTIVATIONS` (hooks, joined with +) or `PARAM
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import regex
 from transformer_lens.model_bridge import TransformerBridge
 
 from .checking import checked, shown
 from .errors import UserError
 from .models import Slot, slots
 from .models.meaning import faults
+from .site_names import Part, chosen, matches, ranges, split
 
-MOST_PLACES = 10**7  # neurons of a layer that an index may speak of
-SECONDS = 1.0  # that a regular expression may take for one name
 ACTIVATIONS = {
     "mlp_coefficients": "blocks.{l}.mlp.hook_post",
     "attention_output": "blocks.{l}.hook_attn_out",
@@ -88,7 +94,8 @@ class Site:
 
     `hooks` maps a layer to the hook names written there (activation sites); `slots` are the parameters put back
     (parameter sites). `layered` is False for sites that lie outside the blocks: those have one patch and no window.
-    `select` picks indices along the last axis (neurons, heads, value vectors); empty means all.
+    `select` picks indices along the last axis (neurons, heads, value vectors) of a hook, by its name, or of a
+    parameter, by its path; all of what is not named there.
     """
 
     name: str
@@ -96,7 +103,7 @@ class Site:
     hooks: dict[int, tuple[str, ...]]
     slots: tuple[Slot, ...]
     layered: bool
-    select: tuple[int, ...] = ()
+    select: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def layers(self) -> tuple[int, ...]:
         """The layers that the site exists in."""
@@ -106,43 +113,33 @@ class Site:
 
 @checked
 def resolve(name: str, model: TransformerBridge) -> Site:
-    """The site of that name in this model. Behind a named site some of its places: `head_output[0,3]`, `[0-99,120]`.
+    """The site of that name in this model: `value_vectors`, `head_output[2:0,4:1-3]`, `mlp_output+head_output[0]`.
 
     Raises:
-        UserError: the architecture has no such site, or an index lies outside it.
+        UserError: the architecture has no such site, a layer or an index lies outside it, or it cannot be joined.
     """
     if not name.strip():
         raise UserError("the name of a site is empty")
-    match = re.fullmatch(r"(?P<base>[^\[\]]+)\[(?P<index>[0-9,\s-]+)\]", name)
-    if match and not _is_named(match["base"]):  # the end of a regular expression
-        match = None
-    base = match["base"] if match else name
-    select = _indices(name, match["index"]) if match else ()
-    site = _activation(base, model) if _is_activation(base) else _parameters(base, model)
-    return replace(site, name=name, select=_checked(name, base, select, model)) if select else site
+    written = split(name)
+    bases = [base for base, _ in written]
+    if all(map(_is_activation, bases)):
+        return _activation(name, [_part(name, *one) for one in written], model)
+    if all(base in PARAMETERS or _is_activation(base) for base in bases):
+        if len(bases) > 1:
+            raise UserError(
+                f"site {shown(name)}: + joins activations alone; parameters are put back before a pass, not written "
+                "during it, so give them as sites of their own (or as one regular expression over their names)"
+            )
+        return _parameters(name, _part(name, *written[0]), model)
+    return _parameters(name, Part(name), model)  # brackets and + are the regular expression's
 
 
-def _is_activation(name: str) -> bool:
-    return all(part in ACTIVATIONS or "hook_" in part for part in name.split("+"))
+def _is_activation(base: str) -> bool:
+    return base in ACTIVATIONS or "hook_" in base
 
 
-def _is_named(name: str) -> bool:
-    return name in PARAMETERS or _is_activation(name)
-
-
-def _indices(name: str, text: str) -> tuple[int, ...]:
-    """Places and ranges of them, both ends included, each place once: "0,3", "0-99,120"."""
-    found: dict[int, None] = {}
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
-        if ends is None:
-            raise UserError(f"site {shown(name)}: {part!r} is no place and no range of places; write [0,3] or [0-99]")
-        if len(part) > 40 or (first := int(ends[1])) > MOST_PLACES or (last := int(ends[2] or first)) > MOST_PLACES:
-            raise UserError(f"site {shown(name)}: an index beyond what any model has")
-        if last < first:
-            raise UserError(f"site {shown(name)}: the range {part.strip()} ends before it begins")
-        found |= dict.fromkeys(range(first, last + 1))
-    return tuple(found)
+def _part(name: str, base: str, text: str | None) -> Part:
+    return Part(base) if text is None else Part(base, ranges(name, text))
 
 
 def default(model: TransformerBridge) -> tuple[str, ...]:
@@ -178,20 +175,53 @@ def available(model: TransformerBridge) -> dict[str, bool]:
     return found
 
 
-def _activation(name: str, model: TransformerBridge) -> Site:
-    hooks: dict[int, tuple[str, ...]] = {}
-    parts = "+".join(ACTIVATIONS.get(part, part) for part in name.split("+")).split("+")
-    meant = {hook: part for part, hook in ACTIVATIONS.items()}
-    for number, part in enumerate(parts):
-        here = _hooks(part, meant.get(part, part), model)
-        joined = number and not set(hooks).isdisjoint(here)
-        if number and not joined:
-            raise UserError(f"site {name!r}: no layer of {_architecture(model)} has all of it")
-        hooks = {layer: (*hooks.get(layer, ()), hook) for layer, hook in here.items() if not number or layer in hooks}
-    return Site(name, "activation", hooks, (), layered=True)
+def _activation(name: str, parts: list[Part], model: TransformerBridge) -> Site:
+    joined: dict[int, dict[str, tuple[int, ...] | None]] = {}  # by layer and hook the places; None: all
+    everywhere = [part for part in parts if not part.by_layer]
+    common = _common(name, [_hooks(part.base, model) for part in everywhere], model) if everywhere else set()
+    for part in parts:
+        hooks = _hooks(part.base, model)
+        places = _places(name, part, hooks, model)
+        for layer in places if part.by_layer else common:
+            here = joined.setdefault(layer, {})
+            here |= {hook: _both(here.get(hook, ()), places.get(layer)) for hook in hooks[layer]}
+    hooks = {layer: tuple(joined[layer]) for layer in sorted(joined)}
+    select = {hook: found for here in joined.values() for hook, found in here.items() if found is not None}
+    return Site(name, "activation", hooks, (), layered=True, select=select)
 
 
-def _hooks(part: str, name: str, model: TransformerBridge) -> dict[int, str]:
+def _both(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The places of either, in their order; None is all."""
+    return None if one is None or other is None else tuple(sorted({*one, *other}))
+
+
+def _common(name: str, found: Sequence[Collection[int]], model: TransformerBridge) -> set[int]:
+    """The layers that have all of these."""
+    common = set(found[0]).intersection(*found)
+    if not common:
+        raise UserError(f"site {name!r}: no layer of {_architecture(model)} has all of it")
+    return common
+
+
+def _places(name: str, part: Part, found: Collection[int], model: TransformerBridge) -> dict[int, tuple[int, ...]]:
+    """The places that a part chooses, by layer, of the layers that it was found in; {} where it is meant whole."""
+    if not part.ranges:
+        return {}
+    known = widths(model)
+    if part.base not in known:
+        raise UserError(f"site {name!r}: indices can be given for {', '.join(known)} only")
+    return chosen(name, part, known[part.base], found, model.cfg.n_layers)
+
+
+def _hooks(base: str, model: TransformerBridge) -> dict[int, tuple[str, ...]]:
+    """The hooks of a site of ACTIVATIONS, or the one of that name, in each layer that has them all."""
+    meant = {hook: site for site, hook in ACTIVATIONS.items()}
+    found = [_hook(part, meant.get(part, part), model) for part in ACTIVATIONS.get(base, base).split("+")]
+    common = _common(base, found, model)
+    return {layer: tuple(hooks[layer] for hooks in found) for layer in sorted(common)}
+
+
+def _hook(part: str, name: str, model: TransformerBridge) -> dict[int, str]:
     """The hook of each layer in which the architecture has it and it means what its name says."""
     fixed = re.match(r"blocks\.(\d+)\.", part)
     if not fixed and "{l}" not in part:
@@ -212,39 +242,33 @@ def _hooks(part: str, name: str, model: TransformerBridge) -> dict[int, str]:
     return right
 
 
-def _parameters(name: str, model: TransformerBridge) -> Site:
-    everything = slots(model)
-    found = PARAMETERS.get(name, name)
-    if not isinstance(found, str):
-        chosen = tuple(slot for slot in everything if set(slot.roles) & set(found))
-        if not chosen:
-            raise UserError(f"site {name!r}: {_architecture(model)} has no such parameters")
-        return Site(name, "parameters", {}, chosen, layered=name not in OUTSIDE_BLOCKS)
-    chosen = tuple(slot for slot in everything if _matches(found, slot.name, name) or _matches(found, slot.path, name))
-    if not chosen:
+def _parameters(name: str, part: Part, model: TransformerBridge) -> Site:
+    wanted = PARAMETERS.get(part.base, part.base)
+    given = _by_name(name, wanted, model) if isinstance(wanted, str) else _by_role(name, wanted, model)
+    layered = all(slot.layer >= 0 for slot in given) if isinstance(wanted, str) else part.base not in OUTSIDE_BLOCKS
+    places = _places(name, part, {slot.layer for slot in given}, model)
+    if places:
+        given = tuple(slot for slot in given if slot.layer in places)
+    return Site(name, "parameters", {}, given, layered, {slot.path: places[slot.layer] for slot in given if places})
+
+
+def _by_role(name: str, roles: tuple[str, ...], model: TransformerBridge) -> tuple[Slot, ...]:
+    found = tuple(slot for slot in slots(model) if set(slot.roles) & set(roles))
+    if not found:
+        raise UserError(f"site {name!r}: {_architecture(model)} has no such parameters")
+    return found
+
+
+def _by_name(name: str, pattern: str, model: TransformerBridge) -> tuple[Slot, ...]:
+    every = slots(model)
+    found = tuple(slot for slot in every if matches(pattern, slot.name, name) or matches(pattern, slot.path, name))
+    if not found:
         raise UserError(
             f"site {shown(name)}: no such site, and as a regular expression it matches no parameter of "
             f"{_architecture(model)}; sites are {', '.join((*ACTIVATIONS, *PARAMETERS))}; parameters look like "
-            f"{everything[1].name}"
+            f"{every[1].name}"
         )
-    inside = {slot.layer >= 0 for slot in chosen}
-    return Site(name, "parameters", {}, chosen, layered=inside == {True})
-
-
-def _matches(pattern: str, text: str, name: str) -> bool:
-    """Whether the regular expression is found in the text; some would be looked for until the end of the world."""
-    try:
-        return regex.search(pattern, text, timeout=SECONDS) is not None
-    except TimeoutError:
-        raise UserError(
-            f"site {shown(name)}: as a regular expression it takes more than {SECONDS:g} s for one name; write it "
-            "without repetitions inside repetitions"
-        ) from None
-    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
-        reason = str(error) or "too deep"
-        raise UserError(
-            f"site {shown(name)}: neither a site, a hook name nor a regular expression ({reason})"
-        ) from error
+    return found
 
 
 def widths(model: TransformerBridge) -> dict[str, int]:
@@ -258,15 +282,6 @@ def widths(model: TransformerBridge) -> dict[str, int]:
         "residual": model.cfg.d_model,
     }
     return {name: width for name, width in found.items() if width is not None}
-
-
-def _checked(name: str, base: str, select: tuple[int, ...], model: TransformerBridge) -> tuple[int, ...]:
-    known = widths(model)
-    if base not in known:
-        raise UserError(f"site {name!r}: indices can be given for {', '.join(known)} only")
-    if max(select) >= known[base]:
-        raise UserError(f"site {name!r}: index {max(select)} lies outside; {base} has 0 to {known[base] - 1}")
-    return select
 
 
 def _architecture(model: TransformerBridge) -> str:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mechunlearn"
 FLOORS = {
     **dict.fromkeys(("errors", "checking", "frames", "naming", "reading", "undoing"), 0),
-    **dict.fromkeys(("models", "facts", "sites", "site_table", "runs", "training", "showing"), 1),
+    **dict.fromkeys(("models", "facts", "sites", "site_names", "site_table", "runs", "training", "showing"), 1),
     "evaluation": 2,
     **dict.fromkeys(("dissection", "unlearning", "attacks", "organism"), 3),
     "diagnostics": 4,

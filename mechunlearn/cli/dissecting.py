@@ -40,7 +40,11 @@ def dissect(
         str | None, typer.Option(help="forget, near, far or all; default: forget where facts have roles.")
     ] = None,
     sites: Annotated[
-        str | None, typer.Option(help="Where to intervene, separated by commas; default: eight sites.")
+        str | None,
+        typer.Option(
+            help="Where to intervene, separated by commas; default: eight sites. head_output[0,3] takes some of a "
+            "site, head_output[2:0,4:1-3] some by layer, + joins activations; 'mechunlearn sites MODEL' lists all."
+        ),
     ] = None,
     windows: Annotated[
         str, typer.Option(help="Any of sliding:N, single, up_to, from, all, or layers like 0-4.")
@@ -49,7 +53,11 @@ def dissect(
         str, typer.Option(help="before->after restores the knowledge, after->before injects the damage.")
     ] = "before->after",
     positions: Annotated[
-        str, typer.Option(help="Patch at all, answer, prompt, paper, each, or positions like 3,4.")
+        str,
+        typer.Option(
+            help="Patch at all, answer, answer_first, prompt, prompt_last, subject, subject_last, paper, each, or "
+            "token positions like 3,4 or -1, the last that predicts the answer."
+        ),
     ] = "all",
     metric: Annotated[
         str | None,
@@ -85,6 +93,7 @@ def dissect(
     Examples:
       mechunlearn dissect organism runs/npo/model --facts organism --out runs/npo/dissection
       mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/x --sites block,norms
+      mechunlearn dissect ./before ./after --facts qa.jsonl --out runs/y --sites residual --positions subject_last
     """
     look_for(before, after)
     form = Form(template, chat, system, template_set)
@@ -144,4 +153,8 @@ def report(
 
 def _positions(value: str) -> str | list[int]:
     parts = split("--positions", value)
-    return [int(part) for part in parts] if all(re.fullmatch(r"-?[0-9]{1,9}", part) for part in parts) else value
+    return (
+        [int(part) for part in parts]
+        if all(re.fullmatch(r"-?[0-9]{1,9}", part) for part in parts)
+        else ", ".join(parts)
+    )

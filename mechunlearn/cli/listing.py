@@ -120,6 +120,8 @@ def sites(
 
     typer.echo(plain(site_table(load(model, device=device, dtype=dtype))))
     typer.echo(
-        "\nIndices: how many places SITE[0,3] or SITE[0-99] chooses among. Activations are joined with +. Besides:\n"
-        "any TransformerLens hook in a block (blocks.{l}.attn.hook_q), and regular expressions over parameter names."
+        "\nIndices: among how many places SITE[0,3] or SITE[0-99] chooses in every layer; SITE[3:17,5:0-99] takes 17\n"
+        "of layer 3 and 0 to 99 of layer 5. Activations are joined with +, whole or by places\n"
+        "(mlp_coefficients[0-99]+attention_output). Besides: any TransformerLens hook in a block\n"
+        "(blocks.{l}.attn.hook_q), and regular expressions over parameter names."
     )

@@ -28,7 +28,7 @@ from .controls import measure_controls
 from .frames import MODELS, Measured
 from .metrics import METRICS
 from .patches import patches, places
-from .positions import Where, chosen as checked_positions, reached, rule
+from .positions import Where, chosen as checked_positions, placed, reached, rule
 from .result import Dissection
 from .sweep import Sweep
 from .windows import Windows, families
@@ -68,14 +68,19 @@ def dissect(
         facts: what to ask. Of a file or a built-in name whose facts have roles, those to forget. Facts without an
             answer get the one that `before` gives greedily (at most 30 tokens), as in the paper; those to which it
             says nothing are left out, counted and named in the result.
-        sites: names of sites (`mechunlearn.sites`); None: the eight of the paper's picture, those of experts where the
-            model has some (`sites.default`).
+        sites: names of sites (`mechunlearn.sites`), whole, or some of their places ("head_output[0,3]", by layer
+            "head_output[2:0,4:1-3]"), activations joined with +; None: the eight of the paper's picture, those of
+            experts where the model has some (`sites.default`).
         windows: families of windows; default: `sliding(5)`, the paper's, and all layers at once.
         direction: "before->after" puts values of `before` into `after`; "after->before" injects the damage.
-        positions: where activations are patched: "all", "answer" (where the logits predict the answer), "prompt", a
-            list of token positions within each fact (0 its first token, -1 the last that predicts its answer; facts
-            that have none of them are left out), "each" (a patch for every single position: with `windows="single"`
-            a layer × position map), or "paper" (all, but scored as the paper's code does; `facts.paper_positions`).
+        positions: where activations are patched: "all"; "answer" (where the logits predict the answer); "prompt"
+            (before these); "prompt_last" (what predicts the first answer token); "answer_first" (that token itself);
+            "subject", "subject_last" (all tokens of the fact's subject, or the last, where the prompt mentions it last:
+            `facts.mark_subjects`); a list of token positions within each fact (0 its first token, -1 the last that
+            predicts its answer); "each" (a patch for every single position: with `windows="single"` a layer × position
+            map); or "paper" (all, but scored as the paper's code does; `facts.paper_positions`). Facts that have no
+            such token are left out, and those for whom a patch there reaches nothing ("answer_first" of answers of
+            one token); the result counts them.
         prompts: the phrasings that facts are asked in: "held_out", "own" or "all" (`Facts.questions`).
         template: how a fact becomes text; default: the facts' own.
         tokenizer: whose tokenizer makes tokens of the questions, for both models; matters where the two differ.
@@ -118,6 +123,7 @@ def dissect(
         notes += silent
     notes += unused_bos(before.tokenizer, template or questions.template)
     tokens = tokenize(questions, before.tokenizer, template, context=context_of(before))
+    tokens = placed(tokens, where, questions, before.tokenizer, template)
 
     donor, recipient = (before, after) if direction == "before->after" else (after, before)
     wanted = default(recipient) if sites is None else [sites] if isinstance(sites, str) else sites
@@ -128,6 +134,7 @@ def dissect(
     if not chosen:
         raise UserError(f"nothing to patch: no window of {', '.join(f.name for f in listed)} holds a given site")
     has = reached(where, tokens)
+    notes += [] if where in ("all", "each") else [rule(where, has)]
     at = next(recipient.parameters()).device
     budget = max_tokens or (MAX_TOKENS if at.type == "cpu" else MAX_TOKENS_ACCELERATED)
     sweep = Sweep(donor, recipient, chosen, comparison.different, where, budget)

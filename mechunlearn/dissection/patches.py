@@ -136,14 +136,15 @@ class Arm:
         start: the block that it resumes at; `EMBEDDING`: from the tokens anew.
         residual: the stream that it resumes on; None: the recipient's own.
         writes: what hooks above write, by hook name.
-        restored, select: parameters (rows of them) that hold the donor's values meanwhile; such an arm runs alone.
+        restored: parameters that hold the donor's values meanwhile; such an arm runs alone.
+        select: rows of them, by the parameter's path; of those not named there all.
     """
 
     start: int
     residual: Float[Tensor, "fact pos d_model"] | None = None
     writes: Mapping[str, Write] = field(default_factory=dict)
     restored: tuple[Slot, ...] = ()
-    select: tuple[int, ...] = ()
+    select: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Patcher:
@@ -240,20 +241,25 @@ class Patcher:
             return self.restoring(slots, select)
         coefficients, residual = own.saved[f"blocks.{layer}.mlp.hook_post"], own.entries[layer + 1]
         for slot in slots:
-            change = donor_value(self.donor_slots[slot.path], slot, select) - slot.tensor.data
+            change = donor_value(self.donor_slots[slot.path], slot, select.get(slot.path, ())) - slot.tensor.data
             if change.dim() == 1:
                 residual = residual + change
             else:
                 residual = residual + coefficients @ (change if slot.features == 0 else change.T)
         return Arm(layer + 1, residual)
 
-    def restoring(self, restored: tuple[Slot, ...], select: tuple[int, ...] = (), above: Arm | None = None) -> Arm:
+    def restoring(
+        self,
+        restored: tuple[Slot, ...],
+        select: Mapping[str, tuple[int, ...]] | None = None,
+        above: Arm | None = None,
+    ) -> Arm:
         """These parameters are the donor's, all else is computed freely; what the arm `above` writes is written."""
         outside = {role for slot in restored if slot.layer < 0 for role in slot.roles}
         layers = [slot.layer for slot in restored if slot.layer >= 0] + ([] if above is None else [above.start])
         start = min(layers, default=len(self.recipient.blocks))
         start = EMBEDDING if outside - {"final_norm", "unembedding"} else start
-        return Arm(start, None, {} if above is None else above.writes, restored, select)
+        return Arm(start, None, {} if above is None else above.writes, restored, select or {})
 
     def run(
         self, arms: list[Arm], passes: Passes, *, control: bool = False
@@ -288,7 +294,7 @@ class Patcher:
 def writing(patch: Patch, donor: Trace, positions: Bool[Tensor, "fact pos"] | None) -> Arm:
     """Write the donor's activations at every hook of the site in the window."""
     writes = {
-        hook: Write(donor.saved[hook], _where(donor.saved[hook], hook, patch.site.select, positions))
+        hook: Write(donor.saved[hook], _where(donor.saved[hook], hook, patch.site.select.get(hook, ()), positions))
         for hook in patch.hooks
     }
     return Arm(patch.layers[0], None, writes)

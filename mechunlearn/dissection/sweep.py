@@ -46,9 +46,9 @@ class Sweep:
         donor, recipient: where values come from and where they go.
         chosen: the patches, resolved against the recipient.
         different: paths of the parameters that differ between the two.
-        positions: where activations are patched: "all" (the paper), "answer" (positions whose logits predict the
-            answer), "prompt" (those before), "paper" (all, and scored at the positions the paper's code takes), "each"
-            (every patch names its own), or token positions (`positions.mask`).
+        positions: where activations are patched: "all" (the paper), "each" (every patch names its own), "paper" (all,
+            and scored at the positions the paper's code takes), another of `positions.POSITIONS`, or token positions
+            (`positions.mask`).
         max_tokens: most tokens in one batch of patched rows.
     """
 

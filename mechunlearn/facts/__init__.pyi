@@ -3,6 +3,7 @@ from .fact import Fact, Template
 from .facts import PROMPTS, Facts, FactSource, check_prompts, fact_of, organism_text
 from .roles import with_roles
 from .starts import start_tokens, unused_bos
+from .subjects import mark_subjects
 from .tokens import (
     Tokens,
     check_length,
@@ -26,6 +27,7 @@ __all__ = [
     "check_passages",
     "check_prompts",
     "fact_of",
+    "mark_subjects",
     "multiple_choice",
     "organism_text",
     "paper_positions",

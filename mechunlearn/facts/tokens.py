@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Tokens:
         predicts: True where the logits predict an answer token, i.e. one position before it.
         answers: True at the answer tokens themselves.
         fact_ids: the id of the fact of each row.
+        subjects: True at the tokens of the fact's subject in the prompt; None where nobody looked
+            (`facts.mark_subjects`).
     """
 
     ids: Int[Tensor, "fact pos"]
@@ -41,6 +43,7 @@ class Tokens:
     predicts: Bool[Tensor, "fact pos"]
     answers: Bool[Tensor, "fact pos"]
     fact_ids: tuple[str, ...]
+    subjects: Bool[Tensor, "fact pos"] | None = None
 
     @property
     def targets(self) -> Int[Tensor, " scored"]:
@@ -59,9 +62,7 @@ class Tokens:
         """Some rows, as wide as before."""
         index = range(len(self))[rows] if isinstance(rows, slice) else rows
         chosen = torch.tensor(list(index), dtype=torch.long, device=self.ids.device)
-        ids, attention = self.ids[chosen], self.attention[chosen]
-        names = tuple(self.fact_ids[row] for row in index)
-        return Tokens(ids, attention, self.predicts[chosen], self.answers[chosen], names)
+        return replace(self._each(lambda part: part[chosen]), fact_ids=tuple(self.fact_ids[row] for row in index))
 
     def trim(self) -> Tokens:
         """The same rows without the columns that are padding in all of them."""
@@ -77,8 +78,9 @@ class Tokens:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Tokens:
-        ids, attention = change(self.ids), change(self.attention)
-        return Tokens(ids, attention, change(self.predicts), change(self.answers), self.fact_ids)
+        ids, attention, predicts, answers = map(change, (self.ids, self.attention, self.predicts, self.answers))
+        subjects = None if self.subjects is None else change(self.subjects)
+        return Tokens(ids, attention, predicts, answers, self.fact_ids, subjects)
 
 
 @checked
@@ -145,7 +147,7 @@ def check_length(name: str, text: str, tokenizer: PreTrainedTokenizerBase, conte
     """
     if context is None or len(text) <= (most := CHARACTERS_A_TOKEN * context):
         return
-    if len(_call(tokenizer, [text[:most]])["input_ids"][0]) > context:
+    if len(encoded(tokenizer, [text[:most]])["input_ids"][0]) > context:
         raise UserError(
             f"fact {name!r} has {len(text):,} characters, more than fit into the context of {context} tokens: "
             f"{text!r:.60}"
@@ -176,7 +178,7 @@ def tokenize_texts(
         check_whole("context", context, 2)
     start = start_tokens(tokenizer, bos)
     rows, names = [], []
-    for number, ids in enumerate(_call(tokenizer, list(texts))["input_ids"]):
+    for number, ids in enumerate(encoded(tokenizer, list(texts))["input_ids"]):
         ids = ids[len(start) :] if start and ids[: len(start)] == start else ids  # never doubled
         if len(start) + len(ids) < 2:
             raise UserError(f"text {number} has fewer than two tokens, nothing to predict: {texts[number]!r:.60}")
@@ -234,7 +236,7 @@ def prompt_tokens(prompt: str, tokenizer: PreTrainedTokenizerBase, template: Tem
         UserError: a BOS or chat template that the tokenizer lacks; a prompt that is no token.
     """
     start = start_of(tokenizer, template)
-    ids = _call(tokenizer, [prompt_text(prompt, tokenizer, template)])["input_ids"][0]
+    ids = encoded(tokenizer, [prompt_text(prompt, tokenizer, template)])["input_ids"][0]
     ids = ids if ids[: len(start)] == start else start + ids
     if not ids:
         raise UserError(f"the prompt {prompt!r:.60} is no token for this tokenizer")
@@ -249,7 +251,8 @@ def tokens_hash(tokens: Tokens) -> str:
     return digest.hexdigest()
 
 
-def _call(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bool = False) -> dict:
+def encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bool = False) -> dict:
+    """What the tokenizer gives for these texts as they are: `input_ids`, with `offsets` also `offset_mapping`."""
     return dict(
         tokenizer(
             texts,
@@ -268,7 +271,7 @@ def _encode(
 ) -> list[tuple[list[int], list[int]]]:
     """Ids of each text, and for each token the place in the text where it ends."""
     if tokenizer.is_fast:
-        found = _call(tokenizer, texts, offsets=True)
+        found = encoded(tokenizer, texts, offsets=True)
         ends = [[end for _, end in spans] for spans in found["offset_mapping"]]
         for text, places in zip(texts, ends, strict=True):
             # Some released tokenizers give only empty spans, which would quietly shift every mask.
@@ -280,9 +283,9 @@ def _encode(
 
 def _encode_slowly(text: str, border: int, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Without offsets: the tokens after those of the text before the border, if these come out the same."""
-    ids = _call(tokenizer, [text])["input_ids"][0]
+    ids = encoded(tokenizer, [text])["input_ids"][0]
     for before in (text[:border], text[:border].rstrip()):
-        head = _call(tokenizer, [before])["input_ids"][0]
+        head = encoded(tokenizer, [before])["input_ids"][0]
         if ids[: len(head)] == head:
             return ids, [border] * len(head) + [len(text)] * (len(ids) - len(head))
     raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,11 +13,13 @@ from .anatomy import Slot
 
 
 @contextmanager
-def parameters_of(donor: dict[str, Slot], slots: Iterable[Slot], select: tuple[int, ...] = ()) -> Iterator[None]:
+def parameters_of(
+    donor: Mapping[str, Slot], slots: Iterable[Slot], select: Mapping[str, tuple[int, ...]] | None = None
+) -> Iterator[None]:
     """Let these parameters of the recipient hold the donor's values, and put their own back whatever happens.
 
-    No matrix is copied: the parameter's storage is exchanged. With `select`, only these rows of the input axis
-    (value vectors) are the donor's, in a copy of the one matrix.
+    No matrix is copied: the parameter's storage is exchanged. Of those whose path is in `select`, only these rows of
+    the input axis (value vectors) are the donor's, in a copy of the one matrix.
     """
     own: list[tuple[nn.Parameter, Tensor]] = []
 
@@ -28,7 +30,7 @@ def parameters_of(donor: dict[str, Slot], slots: Iterable[Slot], select: tuple[i
     with undone(back):
         for slot in slots:
             own.append((slot.tensor, slot.tensor.data))
-            slot.tensor.data = donor_value(donor[slot.path], slot, select)
+            slot.tensor.data = donor_value(donor[slot.path], slot, (select or {}).get(slot.path, ()))
         yield
 
 

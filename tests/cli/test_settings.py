@@ -121,4 +121,6 @@ def test_commas_within_brackets_belong_to_the_name():
     assert split("--sites", "head_output[0,3], norms ,mlp_output+head_output[1,2]") == [
         "head_output[0,3]", "norms", "mlp_output+head_output[1,2]",
     ]  # fmt: skip
+    by_layer = ["mlp_coefficients[3:17,1:0-9]", "head_output[2:0, 3:1]+residual"]
+    assert split("--sites", ",".join(by_layer)) == by_layer
     assert split("--sites", "a,b") == ["a", "b"]

@@ -20,7 +20,8 @@ from ..pairs import before, changed, rows, snapshot
 
 EXTRA = (
     "mlp_coefficients+attention_output", "mlp_coefficients[3,17]", "head_output[1]", "value_vectors[5,9]",
-    "blocks.{l}.attn.hook_q", r"layers\.1\.|h\.1\.", "residual[2]",
+    "blocks.{l}.attn.hook_q", r"layers\.1\.|h\.1\.", "residual[2]", "mlp_coefficients[1:17,3:0-9]",
+    "value_vectors[1:5,3:0-9]", "head_output[0]+mlp_coefficients[2:3-20]",
 )  # fmt: skip
 WINDOWS = windows.given([(0, 1), (1, 3), (2, 2), (3, 3), (0, 3)])  # clipped, inner, single, last, all
 
@@ -40,10 +41,10 @@ def full_forward(model, donor, cache, patch, tokens, where=None):
     hooks = []
     for name in patch.hooks:
         chosen = torch.ones_like(cache[name], dtype=torch.bool)
-        if patch.site.select:
+        if name in patch.site.select:
             chosen[:] = False
             axis = 2 if name.endswith("hook_z") else -1
-            chosen.index_fill_(axis, torch.tensor(patch.site.select), True)
+            chosen.index_fill_(axis, torch.tensor(patch.site.select[name]), True)
         if where is not None:
             chosen &= where.reshape(*where.shape, *[1] * (chosen.dim() - 2))
         hooks.append((name, partial(put, cache[name], where=chosen)))
@@ -52,8 +53,8 @@ def full_forward(model, donor, cache, patch, tokens, where=None):
     for slot in patch.slots(frozenset(theirs)) if patch.site.kind == "parameters" else ():
         own.append((slot.tensor, slot.tensor.clone()))
         value = theirs[slot.path].tensor
-        if patch.site.select:
-            index = torch.tensor(patch.site.select)
+        if slot.path in patch.site.select:
+            index = torch.tensor(patch.site.select[slot.path])
             if value.dim() > 1:
                 slot.tensor.index_copy_(slot.features, index, value.index_select(slot.features, index))
         else:
