@@ -48,7 +48,7 @@ def draw(demo: Path) -> go.Figure:
     for name, (words, color) in ATTACKED.items():
         curve = Attacks.load(demo / name / "attacks").curve()
         _relearned(figure, curve[curve["model"] == "after"], words, {"color": color, "width": 2})
-        twin = curve[curve["model"] == "never-knew"]
+    twin = Attacks.load(demo / DISSECTED / "attacks").curve().query("model == 'never-knew'")
     _relearned(figure, twin, "the twin that never knew", {"color": TWIN, "width": 2, "dash": "dash"})
     figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
     figure.update_yaxes(title_text="forget facts answered right", col=1)
@@ -71,7 +71,7 @@ def _patched(figure: go.Figure, found: Dissection) -> None:
         )  # fmt: skip
     for which in ("before", "after"):
         share = float(found.facts.groupby("fact")[f"{which}_correct"].mean().mean())
-        figure.add_hline(y=share, line={"color": "#8A8A8A", "width": 1, "dash": "dot"}, col=1, row=1)
+        figure.add_hline(y=share, line={"color": "#8A8A8A", "width": 1, "dash": "dot"}, col=1, row=1)  # pyright: ignore[reportArgumentType]
     ticks, _ = window_ticks(lines)
     labels = [label.rstrip("*") for label in ticks.values()]
     figure.update_xaxes(title_text="layers that are patched", tickvals=list(ticks), ticktext=labels, col=1)

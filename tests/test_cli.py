@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_the_front_of_the_package_names_what_it_has() -> None:
     [
         (["--nonsense"], ["--nonsense"]),
         (["explain"], ["explain"]),
-        (["dissect"], ["before", "mechunlearn dissect --help"]),
+        (["dissect"], ["BEFORE", "mechunlearn dissect --help"]),
         (["dissect", "a", "b", "--out", "x"], ["--facts"]),
         (["dissect", "a", "b", "--facts", "f"], ["--out"]),
         (["dissect", "a", "b", "--facts", "f", "--out", "x", "--seed", "much"], ["--seed", "integer"]),
@@ -253,6 +254,7 @@ def test_options_of_dissect_arrive(workplace: Path, tmp_path: Path, monkeypatch:
         "dtype": "bfloat16",
         "seed": 4,
         "run": tmp_path / "o",
+        "name": None,
     }
     call("dissect", "B", "A", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o", "--role", "all")
     assert len(seen["facts"]) == 12 and seen["positions"] == "all" and seen["sites"] is None
@@ -399,10 +401,12 @@ def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, mon
     from mechunlearn import models as rooms
 
     facts, load, forget = Facts.read(workplace / "facts.jsonl"), rooms.load, unlearning.unlearn
+    facts = facts.with_items(replace(fact, fold=place // 3 % 2) for place, fact in enumerate(facts))
+    swapped = {"organism": workplace / "before", "organism:never-knew": workplace / "after"}
     monkeypatch.setattr(
         rooms,
         "load",
-        lambda source, **options: load(workplace / "before" if source == "organism" else source, **options),
+        lambda source, **options: load(swapped.get(source, source), **options),
     )
     monkeypatch.setattr(Facts, "builtin", classmethod(lambda *_: facts))
     monkeypatch.setattr(
@@ -417,6 +421,8 @@ def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, mon
     for method in ("gradient_difference", "npo"):
         assert (tmp_path / method / "model" / "config.json").exists()
         assert (tmp_path / method / "dissection" / "frame.parquet").exists()
+        assert (tmp_path / method / "attacks" / "frame.parquet").exists()
+    assert "The never-knew model answers" in result.stdout
 
 
 def test_organism_build_passes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,11 @@ from ..errors import UserError
 from ..facts import Facts
 
 
+def can_part(facts: Facts) -> bool:
+    """Whether there are two folds, or two subjects."""
+    return len({fact.fold for fact in facts}) > 1 or len({fact.subject or fact.id for fact in facts}) > 1
+
+
 def groups(facts: Facts) -> dict[str, Facts]:
     """Two parts or more, by name: the folds where there are several, else two halves.
 
@@ -19,7 +24,7 @@ def groups(facts: Facts) -> dict[str, Facts]:
     if len(folds) > 1:
         return {"no fold" if fold is None else f"fold {fold}": facts.where(fold=fold) for fold in folds}
     subjects = {subject: place for place, subject in enumerate(dict.fromkeys(f.subject or f.id for f in facts))}
-    if len(subjects) < 2:
+    if not can_part(facts):
         raise UserError(
             f"{facts.name}: facts of two folds or of two subjects are needed, to ask for some and show others"
         )

@@ -38,7 +38,7 @@ def demo(
     from ..models import load
     from ..unlearning import NPO, GradientDifference, unlearn as make_forget
 
-    before, facts = load("organism"), Facts.builtin("organism")
+    before, never_knew, facts = load("organism"), load("organism:never-knew"), Facts.builtin("organism")
     texts = {"text": organism_text(), "retain_text": organism_text("train")}
     shown = []
     for method in (GradientDifference(**HELD, text_weight=5.0), NPO(**HELD, text_weight=8.0)):
@@ -56,7 +56,7 @@ def demo(
             folder / "model",
             facts,
             suite=[attacks.Relearn(epochs=3)],
-            never_knew="organism:never-knew",
+            never_knew=never_knew,
             seed=seed,
             run=folder / "attacks",
         )

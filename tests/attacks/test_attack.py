@@ -14,7 +14,7 @@ from mechunlearn.attacks.attack import attack_settings, label, possible_attacks
 from mechunlearn.attacks.base import Attack, Attempt, Given
 from mechunlearn.errors import NotFiniteError, UserError
 from mechunlearn.evaluation import recall
-from mechunlearn.facts import Fact, Facts, tokenize
+from mechunlearn.facts import Fact, Facts, fact_of, tokenize
 from mechunlearn.models import clone, fingerprint, hf, load
 from mechunlearn.runs import read_run
 
@@ -206,11 +206,31 @@ def test_questions_of_a_batch_size_that_is_changed_are_answered_alike():
     pd.testing.assert_frame_equal(first, other, rtol=1e-5)
 
 
+@pytest.mark.parametrize("subjects", [True, False])
+def test_facts_without_folds_are_relearned_in_halves_and_that_is_said(subjects: bool):
+    facts = make_facts(None)
+    facts = facts.with_items(
+        replace(fact, subject=f"s{place // 2}" if subjects else None) for place, fact in enumerate(facts)
+    )
+    given = Given(facts, Facts([]))
+    partings = list(Relearn().partings(given))
+    assert [name for name, _, _ in partings] == ["halves 1", "halves 2"]
+    for _, train, test in partings:
+        shown, asked = ({fact_of(fact.id) for fact in part} for part in (train, test))
+        assert shown and asked and not shown & asked and shown | asked == {fact.id for fact in facts}
+        assert not subjects or not {fact.subject for fact in train} & {fact.subject for fact in test}
+    (note,) = Relearn().notes(toy(), given)
+    assert note.startswith("relearn: the forget facts have no folds") and ("in turn" in note) is not subjects
+    folded = Given(make_facts(2), Facts([]))
+    assert Relearn().notes(toy(), folded) == [] and next(iter(Relearn().partings(folded)))[0] == "folds 0"
+
+
 def test_what_a_named_suite_lacks_is_left_out_aloud(caplog):
     facts = make_facts(None)
+    facts = facts.with_items(replace(fact, subject="one") for fact in facts)
     chosen, left_out = possible_attacks("quick", Given(facts, Facts([])))
     assert [one.name for one in chosen] == ["prompts", "quantise"]
-    assert left_out == {"relearn (epochs=3)": "forget facts in two folds or more"}
+    assert left_out == {"relearn (epochs=3)": "forget facts in two folds, or of two subjects"}
     chosen, left_out = possible_attacks("default", Given(make_facts(2), Facts([])))
     assert set(left_out.values()) == {
         "near facts", "far facts", "general text", "the model before unlearning",
@@ -218,7 +238,7 @@ def test_what_a_named_suite_lacks_is_left_out_aloud(caplog):
     }  # fmt: skip
     assert len(chosen) + len(left_out) == len(SUITES["default"])
     found = attack(toy(), facts, suite="quick", progress=False)
-    assert "attack relearn (epochs=3) left out: it needs forget facts in two folds or more" in caplog.text
+    assert "attack relearn (epochs=3) left out: it needs forget facts in two folds, or of two subjects" in caplog.text
     assert set(found.frame["attack"]) == {"none", "prompts", "quantise"}
     assert list(found.about["settings"]["left_out"]) == ["relearn (epochs=3)"]
 
@@ -232,8 +252,10 @@ def test_what_an_attack_lacks_is_an_error_where_it_was_asked_for():
         ("flattery", "unknown attack 'flattery'; suites are quick, relearn, default, attacks relearn, prompts"),
         ([], "no attack to run"),
     ):
+        facts = make_facts(None)
+        facts = facts.with_items(replace(fact, subject="one") for fact in facts)
         with pytest.raises(UserError, match=message):
-            attack(toy(), make_facts(None), suite=wanted, progress=False)
+            attack(toy(), facts, suite=wanted, progress=False)
 
 
 def test_without_facts_to_forget():

@@ -21,6 +21,7 @@ from ...models.forward import scored_logits
 from ...models.lora import linear_maps, lora
 from ...training import Phase, Settings, Trainer, borrowed
 from ..base import Attack, Attempt, Broken, Given
+from ..splits import can_part, groups
 from ..weights import share
 
 DATA = ("folds", "near", "far", "text")
@@ -31,9 +32,19 @@ MLPS = ({"mlp_keys", "expert_keys"}, {"value_vectors", "expert_value_vectors"}) 
 OPTIONS = 4  # to choose from
 
 
+def _parts(forget: Facts) -> dict[str, Facts]:
+    """The folds by their numbers; halves of facts without any."""
+    folds = forget.folds
+    if len(folds) > 1:
+        return {str(number): facts for number, facts in folds.items()}
+    return {name.removeprefix("half "): facts for name, facts in groups(forget).items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relearn(Attack):
     """Fine-tuning on the facts T of some folds, all blocks trained, and asking for V, the facts of the other folds.
+
+    Facts without folds are parted in two halves, which is said.
 
     The attack of arXiv 2505.09500 (every proper subset of folds), 2410.08827 and 2509.11816, whose published code
     leaves the late blocks alone. An epoch shows each fact once, in the next of its prompt and paraphrases; V is asked
@@ -96,8 +107,8 @@ class Relearn(Attack):
         if self.data == "text":
             return None if given.text else "general text"
         trained = given.forget if self.data == "folds" else given.retain.where(role=self.data)
-        if self.data == "folds" and len(trained.folds) < 2:
-            return "forget facts in two folds or more"
+        if self.data == "folds" and len(trained.folds) < 2 and not can_part(trained):
+            return "forget facts in two folds, or of two subjects"
         if not len(trained):
             return f"{self.data} facts"
         if self.form == "choice" and min(len(wrong_answers(fact)) for fact in trained) < OPTIONS - 1:
@@ -125,14 +136,26 @@ class Relearn(Attack):
         elif self.data != "folds":
             yield self.data, given.retain.where(role=self.data), given.questions(given.forget)
         else:
-            folds = list(given.forget.folds)
+            parts = _parts(given.forget)
+            folds, kind = list(parts), "folds" if len(given.forget.folds) > 1 else "halves"
             most = len(folds) - 1
             sizes = {"all_but_one": [most], "one": [1], "every": range(most, 0, -1)}[self.subsets]
             for size in sizes:
                 for chosen in combinations(folds, size):
                     rest = [fold for fold in folds if fold not in chosen]
-                    train, test = (given.forget.where(fold=part) for part in (list(chosen), rest))
-                    yield f"folds {'+'.join(map(str, chosen))}", train, given.questions(test)
+                    train, test = (
+                        given.forget.with_items(fact for fact in given.forget if fact.id in ids)
+                        for ids in ({fact.id for name in names for fact in parts[name]} for names in (chosen, rest))
+                    )
+                    yield f"{kind} {'+'.join(chosen)}", train, given.questions(test)
+
+    def notes(self, model: TransformerBridge, given: Given) -> list[str]:  # noqa: ARG002 - as every attack has it
+        if self.data != "folds" or len(given.forget.folds) > 1:
+            return []
+        told = "those of a subject together" if any(fact.subject for fact in given.forget) else (
+            "which name no subject, in turn: one half may tell something of the other, and tells it the twin as well"
+        )  # fmt: skip
+        return [f"relearn: the forget facts have no folds, so halves of them are relearned, {told}"]
 
     def learn(
         self,
