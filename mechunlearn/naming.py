@@ -13,6 +13,7 @@ from .reading import named, there
 
 DATA = Path(__file__).parent / "data"
 BUILT_IN = {"organism": DATA / "organism", "organism:never-knew": DATA / "never-knew"}
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PATIENCE = 10.0  # seconds for the hub to answer
 
 
@@ -24,6 +25,8 @@ def place_of(source: str | Path) -> Path | None:
     """
     name = str(source)
     place = BUILT_IN.get(name, Path(source))
+    if there(place) and place.is_file():
+        raise UserError(f"{named(name)}: {_file_words(place)}")
     if there(place):
         return place
     if isinstance(source, Path) or name.startswith((".", "/", "~")):
@@ -34,6 +37,18 @@ def place_of(source: str | Path) -> Path | None:
             f"{shown(name)}: no such folder here, and no name that a model on the hub can have{meant(name, BUILT_IN)}"
         )
     return None
+
+
+def _file_words(file: Path) -> str:
+    """Why a file is no model, and what to give instead."""
+    kind = file.suffix.lower()
+    if kind == ".gguf":
+        return "weights in GGUF are rounded for inference, and not read; give a checkpoint folder with safetensors"
+    if kind == ".safetensors":
+        return f"a file of weights alone; give its folder, with config.json beside it ({named(file.parent)})"
+    if kind in PICKLED:
+        return "pickled weights can run code when opened, and are not read; save the model as safetensors in a folder"
+    return "a file, where a model is a folder with config.json and safetensors in it"
 
 
 def check_there(source: str | Path, revision: str | None = None) -> None:
