@@ -7,6 +7,8 @@ import plotly.express as px
 import plotly.graph_objects as go
 from studies import RESULTS, Tables, over_seeds
 
+from mechunlearn.dissection.plotting.styles import site_words, style
+
 METHODS = {"gradient_difference": "gradient difference", "npo": "NPO", "dpo": "DPO", "rmu": "RMU"}
 PAPER = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 PARAMETERS = ("value_vectors", "mlp_keys", "attention_qk", "attention_ov", "block", "embedding", "unembedding")
@@ -156,13 +158,15 @@ def _curves(recovery: pd.DataFrame, sites: tuple[str, ...]) -> go.Figure:
     rows = rows[rows["site"].isin(sites)].copy()
     rows["window"] = rows["first_layer"].astype(str) + "–" + rows["last_layer"].astype(str)
     rows["method"] = rows["method"].map(METHODS)
+    rows["site"] = rows["site"].map(site_words)
     over = rows.groupby(["method", "site", "window", "centre"], sort=False)["mean_of_ratios"]
     line = over.agg(["mean", "min", "max"]).reset_index().sort_values("centre")
     line["up"], line["down"] = line["max"] - line["mean"], line["mean"] - line["min"]
     figure = px.line(
         line, x="window", y="mean", color="site", facet_col="method", error_y="up", error_y_minus="down", markers=True,
         labels={"mean": "recovery (0 = after, 1 = before)", "window": "layers"}, template="plotly_white",
-        category_orders={"site": list(sites), "method": list(METHODS.values())},
+        category_orders={"site": [site_words(site) for site in sites], "method": list(METHODS.values())},
+        color_discrete_map={site_words(site): style(site)[0] for site in sites},
     )  # fmt: skip
     figure.add_hline(y=0, line_dash="dot", line_color="grey").add_hline(y=1, line_dash="dot", line_color="grey")
     figure.for_each_annotation(lambda note: note.update(text=note.text.removeprefix("method=")))

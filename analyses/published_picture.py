@@ -19,6 +19,7 @@ from plotly.graph_objects import Figure
 from studies import RESULTS, over_seeds
 
 import mechunlearn as mu
+from mechunlearn.dissection.plotting.styles import site_words, style
 
 SITES = ("mlp_coefficients", "attention_output", "mlp_coefficients+attention_output", "value_vectors")
 METHODS = {"gradient difference": mu.GradientDifference(), "NPO": mu.NPO(), "DPO": mu.DPO()}
@@ -137,14 +138,15 @@ def picture(scores: pd.DataFrame, n_layers: int) -> Figure:
     """One panel a method, one line a site, mean over seeds with their range."""
     rows = scores[~((scores["first_layer"] == 0) & (scores["last_layer"] == n_layers - 1))].copy()
     rows["window"] = rows["first_layer"].astype(str) + "–" + rows["last_layer"].astype(str)
-    rows["site"] = rows["site"].astype(str)
+    rows["site"] = rows["site"].astype(str).map(site_words)
     over = rows.groupby(["method", "site", "window", "centre"], sort=False)["mean_of_ratios"]
     line = over.agg(["mean", "min", "max"]).reset_index().sort_values("centre")
     line["up"], line["down"] = line["max"] - line["mean"], line["mean"] - line["min"]
     figure = px.line(
         line, x="window", y="mean", color="site", facet_col="method", error_y="up", error_y_minus="down", markers=True,
         labels={"mean": "recovery (0 = after, 1 = before)", "window": "layers patched"}, template="plotly_white",
-        category_orders={"site": list(SITES), "method": list(METHODS)},
+        category_orders={"site": [site_words(site) for site in SITES], "method": list(METHODS)},
+        color_discrete_map={site_words(site): style(site)[0] for site in SITES},
     )  # fmt: skip
     figure.add_hline(y=0, line_dash="dot", line_color="grey").add_hline(y=1, line_dash="dot", line_color="grey")
     figure.for_each_annotation(lambda note: note.update(text=note.text.removeprefix("method=")))
