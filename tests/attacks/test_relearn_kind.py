@@ -309,11 +309,15 @@ def test_no_two_settings_have_one_label():
     assert Relearn().label == "everything, adamw 0.0003"
 
 
+def of_one_subject(facts: Facts) -> Facts:
+    return facts.with_items(replace(fact, subject="one") for fact in facts)
+
+
 @pytest.mark.parametrize(
     ("settings", "changed", "message"),
     [
-        ({}, {"forget": make_facts(1)}, "two folds"),
-        ({}, {"forget": make_facts(None)}, "two folds"),
+        ({}, {"forget": of_one_subject(make_facts(1))}, "two folds"),
+        ({}, {"forget": of_one_subject(make_facts(None))}, "two folds"),
         ({"data": "near"}, {"retain": Facts([])}, "near facts"),
         ({"data": "text"}, {"text": ()}, "general text"),
         ({"form": "choice"}, {"forget": make_facts(2)}, "3 distractors"),
