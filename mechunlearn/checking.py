@@ -113,6 +113,8 @@ def words(hint: Any) -> str:
 def _word(kind: Any) -> str:
     if kind in WORDS:
         return WORDS[kind]
+    if get_origin(kind) is Callable:
+        return "a function"
     text = str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 

@@ -22,6 +22,7 @@ from .configure import method_of
 from .data.plan import check, plan
 from .loop.budget import Budget
 from .loop.checkpoints import Save
+from .loop.journal import NAME, Journal, OnEvaluation, rows_of
 from .loop.stage import Outcome, Stage
 from .method import Method
 from .methods.layered import Layered
@@ -66,6 +67,7 @@ def unlearn(
     run: str | Path | None = None,
     name: str | None = None,
     progress: bool = True,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Unlearning:
     """Change a copy of `model` until it has forgotten, or its budget is spent.
 
@@ -107,12 +109,18 @@ def unlearn(
         device, dtype: where to put the model, and how precise it is to be; None: as `load` has it.
         seed: of the order of batches, of distractors, of control vectors and adapters.
         run: a run folder: `run.json`, `frame.parquet`, and the model as checkpoint in `model/` (of every stage of a
-            layered run also in `stages/1/`, …). A finished run of the same settings is opened instead of computed
-            again; an interrupted one goes on, to the same weights bit for bit on the same machine.
-        name: what the run is called on pages and in tables; and so is its model; None: as its
-            folder, else as the method.
+            layered run also in `stages/1/`, …). While the run lasts, `log.jsonl` gets a line of JSON for each
+            evaluation as it happens (`tail -f`); at the end its lines are the rows of the frame, each without the
+            columns that have no value there. A finished run of the same settings is opened instead of computed again;
+            an interrupted one goes on, to the same weights bit for bit on the same machine.
+        name: what the run is called on pages and in tables; and so is its model; None: as its folder, else as the method.
         progress: show a progress bar, say beforehand what a step costs, and warn at the end of what is still answered
             (`about["remaining"]`, which `repr` shows too).
+        on_evaluation: called after each evaluation with its row: a dict of `stage`, `step` and what else the frame has
+            a value for. What it returns is not looked at, and it changes nothing about the run. What it raises ends
+            the run, which a run folder then goes on with. A run that goes on tells the new rows only, among them such
+            as were told before the interruption and had to be computed again because no state was kept behind them; a
+            finished run that is opened tells none.
 
     Raises:
         UserError: what `load` and `Facts.of` refuse; an unknown method, no forget or retain facts, a fact in both, a
@@ -157,7 +165,7 @@ def unlearn(
     with begun(run, "unlearning", made_with) as folder:
         if folder is not None and folder.finished:  # by another process, in the meantime
             return Unlearning.load(folder.path, **_like(model))
-        found = _run(stages, folder, made_with, plain, fitted, named)
+        found = _run(stages, folder, made_with, plain, fitted, named, on_evaluation)
     if "remaining" in found.about:  # whoever asked for no progress reads it in the result
         log.log(logging.WARNING if progress else logging.INFO, "%s: %s", made_with["method"], found.about["remaining"])
     return found
@@ -170,6 +178,7 @@ def _run(
     plain: bool,
     fitted: dict[str, Any],
     named: dict[str, str],
+    on_evaluation: OnEvaluation | None,
 ) -> Unlearning:
     """One stage after the other, each from where the one before ended. `fitted` are settings that were measured,
     `named` is the run's name."""
@@ -186,20 +195,24 @@ def _run(
     reasons: list[str] = []
     models: list[TransformerBridge | Path] = []
     model, step = stages[0].start, 0
+    journal = Journal(None if folder is None else folder.path / NAME, on_evaluation)
     for place, stage in enumerate(stages, start=1):
         where = _stage_folder(folder, place, plain)
         baseline = _baseline(frames[0]) if frames else None
         spent = {name: frames[-1][name].iloc[-1].item() for name in ("seconds", "tokens")} if frames else {}
         # A step that was too long for the budget is so in the next stage, too: disruption counts from the same start.
         scale = float(frames[-1]["scale"].iloc[-1]) if frames else stage.scale
-        here = replace(stage, start=model, baseline=baseline, scale=scale)
-        outcome = _run_stage(here, where, place, spent | {"step": step}, about_of)
+        earlier = [row for frame in frames for row in rows_of(frame)]
+        told = replace(journal, stage=place, spent=spent | {"step": step}, earlier=earlier)
+        here = replace(stage, start=model, baseline=baseline, scale=scale, journal=told)
+        outcome = _run_stage(here, where, about_of)
         step = outcome.step
         frames.append(outcome.frame)
         reasons.append(outcome.stopped if plain else f"stage {place}: {outcome.stopped}")
         model = outcome.model
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
+    journal.mend(rows_of(frame))  # also where stages were only opened
     about = about_of(Outcome(model, frame, "; ".join(reasons), step))
     model.cfg.model_name = named.get("name") or (made_with["method"] if folder is None else called(str(folder.path)))
     if folder is not None and not plain:
@@ -208,14 +221,8 @@ def _run(
     return Unlearning(model, frame, about, tuple(models))
 
 
-def _run_stage(
-    stage: Stage,
-    folder: RunFolder | None,
-    place: int,
-    spent: dict[str, Any],
-    about_of: Callable[[Outcome], dict[str, Any]],
-) -> Outcome:
-    """The stage's outcome: computed, gone on with, or opened; steps and costs count on from `spent`."""
+def _run_stage(stage: Stage, folder: RunFolder | None, about_of: Callable[[Outcome], dict[str, Any]]) -> Outcome:
+    """The stage's outcome: computed, gone on with, or opened; steps and costs count on from those before."""
     if folder is not None and folder.finished:
         about = read_run(folder.path)["about"]
         Save(folder.path).remove()  # where the run was interrupted at its very end
@@ -223,9 +230,10 @@ def _run_stage(
         model = load(folder.path / "model", **_like(stage.start))
         return Outcome(model, frame, about["stopped"], about["step"])
     found = replace(stage, folder=None if folder is None else folder.path).run()
+    spent = stage.journal.spent
     frame = found.frame.assign(**{name: found.frame[name] + before for name, before in spent.items()})
-    frame.insert(0, "stage", place)
-    outcome = replace(found, frame=frame, step=found.step + spent["step"])
+    frame.insert(0, "stage", stage.journal.stage)
+    outcome = replace(found, frame=frame, step=found.step + int(spent["step"]))
     if folder is not None:
         save(outcome.model, cleared(folder.path / "model"))
         folder.finish(about_of(outcome), ("model",), frame=frame)

@@ -28,7 +28,7 @@ from mechunlearn.unlearning import (
     run,
     unlearn,
 )
-from mechunlearn.unlearning.loop import checkpoints, stage
+from mechunlearn.unlearning.loop import checkpoints, journal, stage
 
 from .conftest import TEXT
 
@@ -58,6 +58,8 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "replace": (Path, "replace", False),  # a file is written beside its place, not yet renamed
     "backward": (training.Trainer, "_update", False),  # in the middle of a step
     "bound": (training, "_bound", False),  # gradients are there, the weights have not moved
+    "line": (journal, "_append", True),  # the log tells of an evaluation that no state was kept of
+    "half": (journal, "_append", True),  # half a line of the log is written
     "measure": (stage.Watch, "measure", True),
     "tensors": (checkpoint, "save_torch_state_dict", True),  # the model's tensors are written, not yet in place
     "model": (run, "save", True),  # the model is in place, the run not marked as finished
@@ -76,6 +78,9 @@ def die_at(what: str, number: int) -> None:
         last = calls == number
         if last and not after:
             os.kill(os.getpid(), signal.SIGKILL)
+        if last and what == "half":
+            path, line = arguments
+            arguments = (path, line[: len(line) // 2])
         found = original(*arguments, **named)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)

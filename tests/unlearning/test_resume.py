@@ -28,11 +28,12 @@ ROOT = Path(__file__).parents[2]
 # Each list is one run: it is killed at the first moment, gone on with, killed at the second, ….
 MOMENTS = {
     "npo": [
-        "replace:1", "write:1", "backward:2", "bound:3", "write:2", "replace:3", "tensors:1",
+        "replace:1", "write:1", "backward:2", "bound:3", "write:2", "replace:3", "tensors:1", "half:1",
     ],
     "budget": ["write:2", "measure:1", "write:2", "backward:1", "write:2", "bound:1"],
     "layered": [
-        "model:1", "finish:1", "backward:2", "write:1", "bound:1", "finish:1", "tensors:1", "finish:1",
+        "line:2", "half:1", "model:1", "finish:1", "backward:2", "write:1", "bound:1", "finish:1", "tensors:1",
+        "finish:1",
     ],
     "lora": ["replace:2", "write:2", "backward:1", "finish:1"],  # the second file is the first state
 }  # fmt: skip
@@ -47,6 +48,12 @@ def same(one: Unlearning, other: Unlearning) -> None:
     assert digest(one.model) == digest(other.model)
     assert one.about == other.about
     pd.testing.assert_frame_equal(one.frame.drop(columns="seconds"), other.frame.drop(columns="seconds"))
+
+
+def logged(folder: Path) -> pd.DataFrame:
+    """What the log of a run says, as a frame: a line of JSON a row."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return pd.DataFrame(rows, columns=pd.Index(max(rows, key=len)))
 
 
 def rest(folder: Path) -> set[str]:
@@ -79,8 +86,11 @@ def killed(tmp_path_factory) -> Path:
 def test_killed_at_any_moment_and_gone_on_with(case, knowing, facts, killed, threads):
     whole = go(case, knowing, facts, None)
     folder = killed / case
+    if case == "npo":
+        assert not (folder / "log.jsonl").read_bytes().endswith(b"\n")  # half a line, as the kill left it
     again = go(case, knowing, facts, folder)
     same(again, whole)
+    pd.testing.assert_frame_equal(logged(folder), again.frame)
     left = rest(folder)
     assert not [name for name in left if "state" in name or ".model" in name]
     opened = go(case, knowing, facts, folder)
@@ -205,7 +215,7 @@ def test_a_model_folder_left_by_an_interrupted_run_is_replaced(knowing, facts, t
     result = go("npo", knowing, facts, tmp_path)
     same(result, go("npo", knowing, facts, None))
     assert rest(tmp_path) == {
-        "run.json", "frame.parquet",
+        "run.json", "frame.parquet", "log.jsonl",
         *(f"model/{name}" for name in (
             "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
         )),

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .announce import announcement
 from .budget import Referee
 from .checkpoints import Save, under
 from .evaluations import Diary, Watch
+from .journal import Journal
 from .memory import out_of_memory
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Stage:
         goals: recall columns that must come down, with how far.
         scale: of the step size that it begins with: what an earlier stage under the same budget came down to.
         folder: where an interrupted stage goes on; None keeps nothing.
+        journal: tells of each evaluation.
         label: names the progress bar; None hides it.
         announces: whether to say first what a step costs.
     """
@@ -68,6 +70,7 @@ class Stage:
     baseline: dict[str, float] | None = None
     measured: dict[str, float] | None = None
     folder: Path | None = None
+    journal: Journal = field(default_factory=Journal)
     label: str | None = None
     announces: bool = False
 
@@ -122,6 +125,7 @@ class _Loop:
     def _begin(self, trainer: Trainer) -> str | None:
         """Judge the start. An earlier stage whose method does not go back may have left it outside the budget."""
         trainer.scale = self.stage.scale
+        self.stage.journal.begin()
         # Of the start itself: adapters, which begin with a nudge, are not in it.
         measured = self.stage.measured or self.stage.watch.measure(self.stage.start)
         self.referee = self._referee(self.stage.baseline or measured)
@@ -219,6 +223,7 @@ class _Loop:
 
     def _note(self, trainer: Trainer, measured: dict[str, float], inside: bool) -> None:
         self.diary.note(trainer.step, measured, inside=inside, scale=trainer.scale)
+        self.stage.journal.tell(self.diary.rows[-1])
 
     def _state(self, trainer: Trainer) -> dict[str, Tensor]:
         whole = {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
@@ -251,6 +256,7 @@ class _Loop:
         self.kept = state
         self._put(trainer, state)
         self.diary.rows, self.diary.tokens, self.diary.seconds = note["rows"], note["tokens"], note["seconds"]
+        self.stage.journal.begin(self.diary.rows)
         self.pieces = note["pieces"]
         self.referee = self._referee(note["start"])
         self.referee.crossings, self.referee.waited, self.referee.lowest = note["referee"]
