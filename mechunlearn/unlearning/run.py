@@ -113,7 +113,8 @@ def unlearn(
             evaluation as it happens (`tail -f`); at the end its lines are the rows of the frame, each without the
             columns that have no value there. A finished run of the same settings is opened instead of computed again;
             an interrupted one goes on, to the same weights bit for bit on the same machine.
-        name: what the run is called on pages and in tables; and so is its model; None: as its folder, else as the method.
+        name: what the run is called on pages and in tables, and so is its model; None: as its folder, else as the
+            method.
         progress: show a progress bar, say beforehand what a step costs, and warn at the end of what is still answered
             (`about["remaining"]`, which `repr` shows too).
         on_evaluation: called after each evaluation with its row: a dict of `stage`, `step` and what else the frame has
