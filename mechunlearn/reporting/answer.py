@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..attacks.summary import deciding
+from ..unlearning.remaining import KNOWN
 from ..unlearning.settings import kept_row
 from .folders import EvaluationFiles, Found, UnlearningFiles
 from .headline import Words
@@ -16,12 +17,7 @@ from .sections.attacks import AttackWords, Verdict
 
 COLUMNS = ("forgotten", "what it cost elsewhere", "came back under attack", "put back by patches", "so")
 LITTLE = 0.2  # of what was answered before: where less went, there is nothing to judge
-KNOWN = 0.05  # of facts answered before: where it is less, there was nothing to forget
-NOT = {
-    "cost": "not measured",
-    "attack": "no attack was run",
-    "patches": "not dissected",
-}
+STRONGEST = ("more", "part", "same", "less", None)  # of several runs of attacks the one that says most is told
 ALONE = {
     "dissected": "This alone cannot tell erased from hidden: patches show where the model before's predictions can be "
     "put back in, not whether this model can still reach them. Attack it, beside a model that never knew.",
@@ -125,15 +121,14 @@ def _weights(settings: Mapping[str, Any], whose: str) -> str | None:
 
 def _answer(runs: Runs) -> Answer:
     before, after, forgotten = _forgotten(runs)
-    attacked = next((words for _, words in runs.attacks if words.verdict), None) or next(
-        (words for _, words in runs.attacks), None
-    )
+    attacked = min((words for _, words in runs.attacks), key=lambda w: STRONGEST.index(w.verdict), default=None)
+    patched = max((words for _, words in runs.dissections), key=lambda w: bool(w.peaks), default=None)  # a map has none
     return Answer(
         name=runs.name,
         forgotten=forgotten,
-        cost="; ".join(_costs(runs)) or NOT["cost"],
-        attacked=NOT["attack"] if attacked is None else attacked.short,
-        patched=runs.dissections[0][1].short if runs.dissections else NOT["patches"],
+        cost="; ".join(_costs(runs)) or "not measured",
+        attacked="no attack was run" if attacked is None else attacked.short,
+        patched="not dissected" if patched is None else patched.short,
         so=_so(runs, before, after, None if attacked is None else attacked.verdict),
     )
 

@@ -13,7 +13,7 @@ from ..dissection.plotting.styles import site_words
 from ..dissection.said import PLACE, Said, said_under
 from .doubts import on_behaviour, on_controls, on_peaks, strangers
 from .fact_table import counted
-from .put_back import counts, likely, on_damage, on_states
+from .put_back import ONLY_MOST, counts, likely, on_damage, on_states
 
 # States and parameters that can be part of a cause. The residual stream carries everything a model has computed,
 # and whole blocks hold every weight of a layer: that these restore predictions says little.
@@ -135,7 +135,7 @@ def _headline(found: tuple[Peak, ...], told: Told) -> str:
             "nothing to recover."
         )
     states = _candidates(defined)
-    parameters = [peak for peak in defined if peak.kind == "parameters" and peak.site not in WHOLE]
+    parameters = [peak for peak in defined if peak.kind == "parameters" and peak.site not in WHOLE and not peak.most]
     of_states = on_states(states, told.distance, told.under, told.most(states)) if states else ""
     sentences = [of_states, *_on_parameters(parameters, found, told)]
     return " ".join(filter(None, sentences)) or (
@@ -215,7 +215,10 @@ def _headline_reversed(found: tuple[Peak, ...], told: Told) -> str:
     defined = [peak for peak in found if peak.defined]
     if not defined:
         return _headline(found, told)
-    best = max(defined, key=lambda peak: peak.value)
+    narrow = [peak for peak in defined if not peak.most]
+    if not narrow:
+        return f"{ONLY_MOST}."
+    best = max(narrow, key=lambda peak: peak.value)
     return on_damage(best, told.distance, told.under(best, "after->before"))
 
 

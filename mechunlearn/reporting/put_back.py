@@ -8,6 +8,9 @@ from ..dissection.peaks import PART, Peak, amount, decimal
 from ..dissection.plotting.styles import site_words
 from ..dissection.said import BACK, Said
 
+ONLY_MOST = (
+    "Only windows of more than half of the layers were patched, which replaces most of the model and points nowhere"
+)
 Answers = Callable[[Peak], Said | None]  # what is answered under the patch at a site's peak
 
 
@@ -84,8 +87,7 @@ def _only_most(best: Peak, distance: str, answers: Answers) -> str:
     said = answers(best)
     told = "" if said is None else f" and answers {counts(said)}{likely(said)}"
     return (
-        "Only windows of more than half of the layers were patched, which replaces most of the model and points "
-        f"nowhere: given the before model's {site_words(best.site)} in {best.where}, the after model undoes "
+        f"{ONLY_MOST}: given the before model's {site_words(best.site)} in {best.where}, the after model undoes "
         f"{decimal(best.value)} of the {distance}{told}."
     )
 

@@ -214,15 +214,23 @@ def test_facts_without_folds_are_relearned_in_halves_and_that_is_said(subjects: 
     )
     given = Given(facts, Facts([]))
     partings = list(Relearn().partings(given))
-    assert [name for name, _, _ in partings] == ["halves 1", "halves 2"]
+    assert [name for name, _, _ in partings] == ["half 1", "half 2"]
     for _, train, test in partings:
         shown, asked = ({fact_of(fact.id) for fact in part} for part in (train, test))
         assert shown and asked and not shown & asked and shown | asked == {fact.id for fact in facts}
         assert not subjects or not {fact.subject for fact in train} & {fact.subject for fact in test}
     (note,) = Relearn().notes(toy(), given)
-    assert note.startswith("relearn: the forget facts have no folds") and ("in turn" in note) is not subjects
+    assert note.startswith("relearn: the forget facts are not parted in folds") and ("in turn" in note) is not subjects
     folded = Given(make_facts(2), Facts([]))
     assert Relearn().notes(toy(), folded) == [] and next(iter(Relearn().partings(folded)))[0] == "folds 0"
+
+
+def test_one_fold_beside_facts_without_any_are_two_parts():
+    facts = make_facts(2)
+    facts = facts.with_items(replace(fact, fold=fact.fold or None) for fact in facts)  # 1 and None
+    given = Given(facts, Facts([]))
+    assert [name for name, _, _ in Relearn().partings(given)] == ["fold 1", "no fold"]
+    assert Relearn().needs(given) is None and Relearn().notes(toy(), given) == []
 
 
 def test_what_a_named_suite_lacks_is_left_out_aloud(caplog):

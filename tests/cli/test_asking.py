@@ -165,7 +165,9 @@ def test_facts_to_forget_suffice_for_attacks_that_need_no_others(place: Path, tm
     assert result.exit_code == 0, result.output
     assert set(mu.attacks.Attacks.load(tmp_path / "a").frame["attack"]) >= {"prompts", "quantise"}
     halves = call("attack", place / "chat", *files, "--suite", "relearn,quantise", "--out", tmp_path / "b")
-    assert halves.exit_code == 0 and "Mind: Relearn: the forget facts have no folds, so halves" in halves.output
+    assert (
+        halves.exit_code == 0 and "Mind: Relearn: the forget facts are not parted in folds, so halves" in halves.output
+    )
     assert "relearn" in set(mu.attacks.Attacks.load(tmp_path / "b").frame["attack"])
 
 

@@ -59,7 +59,7 @@ def test_what_a_suite_lacks_is_told(workplace: Path, tmp_path: Path, monkeypatch
     result = call(*base, "--suite", "quick", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "Not tested: steer, which needs the model before unlearning." in result.stdout
-    assert "Mind: Relearn: the forget facts have no folds, so halves of them are relearned" in result.stdout
+    assert "Mind: Relearn: the forget facts are not parted in folds, so halves of them are relearned" in result.stdout
     assert "no anchor" in result.stdout
     assert set(read_run(tmp_path / "run")["about"]["settings"]["left_out"]) == {"steer"}
 

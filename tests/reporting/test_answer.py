@@ -72,6 +72,23 @@ def test_what_follows_from_an_attack_beside_the_twin(tmp_path: Path, recalls: tu
     assert answer.forgotten == "answered right 100.0% → 5.0%" and answer.cost == "not measured"
 
 
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")], ids=["weak first", "strong first"])
+def test_of_several_runs_of_attacks_the_one_that_brings_back_most_is_told(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    attacked(tmp_path / order[0], NPO, (0.1, 0.1))
+    attacked(tmp_path / order[1], NPO, (0.6, 0.1))
+    answer = only(tmp_path)
+    assert answer.so == VERDICTS["more"] and "up to 60.0%" in answer.attacked
+
+
+def test_a_map_does_not_hide_what_windows_show(tmp_path: Path) -> None:
+    whole = synthetic.frame(positions=True)
+    dissection(tmp_path / "a", NPO, table=whole[whole["position"].notna()])
+    dissection(tmp_path / "b", NPO)
+    assert "MLP coefficients with attention output" in only(tmp_path).patched
+
+
 def test_an_attack_without_a_twin_tells_nothing_of_what_was_left(tmp_path: Path) -> None:
     attacked(tmp_path, NPO, (0.6, 0.1), twin=False)
     answer = only(tmp_path)
@@ -106,9 +123,18 @@ def test_models_that_share_too_little_are_not_judged_by_patches(tmp_path: Path) 
     assert Content.of(tmp_path).dissections[0].words.headline.startswith("The answer can be put back")
 
 
+def test_damage_by_most_of_the_model_is_none(tmp_path: Path) -> None:
+    table = synthetic.frame(directions=("after->before",))
+    dissection(tmp_path, NPO, table=table[table["last_layer"] - table["first_layer"] >= 3])
+    headline = Content.of(tmp_path).dissections[0].words.headline
+    assert headline.startswith("Only windows of more than half of the layers were patched") and "damage" not in headline
+
+
 def test_windows_of_more_than_half_the_layers_make_no_headline(tmp_path: Path) -> None:
     table = synthetic.frame()
     dissection(tmp_path, NPO, table=table[table["last_layer"] - table["first_layer"] >= 3])
     content = Content.of(tmp_path)
-    assert content.dissections[0].words.headline.startswith("Only windows of more than half of the layers were patched")
+    headline = content.dissections[0].words.headline
+    assert headline.startswith("Only windows of more than half of the layers were patched")
+    assert "restoring" not in headline.lower()  # nor of parameters
     assert content.answers[0].patched == "nothing that could be judged: every patch replaced most of the model"

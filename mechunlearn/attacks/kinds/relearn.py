@@ -32,14 +32,6 @@ MLPS = ({"mlp_keys", "expert_keys"}, {"value_vectors", "expert_value_vectors"}) 
 OPTIONS = 4  # to choose from
 
 
-def _parts(forget: Facts) -> dict[str, Facts]:
-    """The folds by their numbers; halves of facts without any."""
-    folds = forget.folds
-    if len(folds) > 1:
-        return {str(number): facts for number, facts in folds.items()}
-    return {name.removeprefix("half "): facts for name, facts in groups(forget).items()}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Relearn(Attack):
     """Fine-tuning on the facts T of some folds, all blocks trained, and asking for V, the facts of the other folds.
@@ -136,26 +128,27 @@ class Relearn(Attack):
         elif self.data != "folds":
             yield self.data, given.retain.where(role=self.data), given.questions(given.forget)
         else:
-            parts = _parts(given.forget)
-            folds, kind = list(parts), "folds" if len(given.forget.folds) > 1 else "halves"
-            most = len(folds) - 1
+            folds = given.forget.folds
+            parts = {str(number): facts for number, facts in folds.items()} if len(folds) > 1 else groups(given.forget)
+            most = len(parts) - 1
             sizes = {"all_but_one": [most], "one": [1], "every": range(most, 0, -1)}[self.subsets]
             for size in sizes:
-                for chosen in combinations(folds, size):
-                    rest = [fold for fold in folds if fold not in chosen]
+                for chosen in combinations(parts, size):
                     train, test = (
-                        given.forget.with_items(fact for fact in given.forget if fact.id in ids)
-                        for ids in ({fact.id for name in names for fact in parts[name]} for names in (chosen, rest))
+                        given.forget.where(
+                            id={fact.id for name in parts if (name in chosen) == shown for fact in parts[name]}
+                        )
+                        for shown in (True, False)
                     )
-                    yield f"{kind} {'+'.join(chosen)}", train, given.questions(test)
+                    yield f"{'folds ' * (len(folds) > 1)}{'+'.join(chosen)}", train, given.questions(test)
 
     def notes(self, model: TransformerBridge, given: Given) -> list[str]:  # noqa: ARG002 - as every attack has it
-        if self.data != "folds" or len(given.forget.folds) > 1:
+        if self.data != "folds" or len({fact.fold for fact in given.forget}) > 1:
             return []
-        told = "those of a subject together" if any(fact.subject for fact in given.forget) else (
-            "which name no subject, in turn: one half may tell something of the other, and tells it the twin as well"
-        )  # fmt: skip
-        return [f"relearn: the forget facts have no folds, so halves of them are relearned, {told}"]
+        told = "those of a subject together"
+        if not any(fact.subject for fact in given.forget):
+            told = "fact by fact in turn: one half may tell something of the other, and tells it the twin as well"
+        return [f"relearn: the forget facts are not parted in folds, so halves of them are relearned, {told}"]
 
     def learn(
         self,
