@@ -10,6 +10,11 @@ class UserError(ValueError):
     """
 
 
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's says, as a part of a line; its kind, where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
     """Raises UserError: not a whole number from `least` to `most`."""
     if not isinstance(value, Integral) or isinstance(value, bool):

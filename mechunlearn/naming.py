@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .checking import shown
-from .errors import UserError
+from .errors import UserError, first_line
 from .reading import named, there
 
 DATA = Path(__file__).parent / "data"
@@ -70,10 +70,9 @@ def check_there(source: str | Path, revision: str | None = None) -> None:
     except hub.errors.EntryNotFoundError:  # what else is there, the libraries say when they open it
         return
     except Exception as error:  # of the network, of access, of an offline mode: one for each way there is
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"{name}: no such folder here, and the hub could not give it ({reason}); check the name, the network and "
-            f"your access, or give the path of a checkpoint folder{meant(name, BUILT_IN)}"
+            f"{name}: no such folder here, and the hub could not give it ({first_line(error)}); check the name, the "
+            f"network and your access, or give the path of a checkpoint folder{meant(name, BUILT_IN)}"
         ) from error
 
 

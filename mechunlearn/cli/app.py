@@ -17,8 +17,10 @@ HINT = "the same command goes on where it stopped"
 
 METAVARS = {  # how a value is called in --help
     "model": "MODEL", "before": "MODEL", "after": "MODEL", "never_knew": "MODEL", "device": "DEVICE", "dtype": "DTYPE",
-    "folder": "FOLDER", "out": "FOLDER", "facts": "FILE", "text": "FILE", "retain_text": "FILE",
-    "settings": "FILE", "use": "FILE", "method": "METHOD", "change": "NAME=VALUE", "layered": "FOLDS|NAME=VALUE,…",
+    "folder": "FOLDER", "out": "FOLDER", "facts": "FILE", "forget_facts": "FILE", "retain_facts": "FILE",
+    "text": "FILE", "retain_text": "FILE", "settings": "FILE", "template": "NAME|TEXT", "system": "TEXT",
+    "template_set": "NAME=VALUE", "tokenizer": "NAME|FOLDER",
+    "method": "METHOD", "change": "NAME=VALUE", "layered": "FOLDS|NAME=VALUE,…",
     "budget": "KL|NAME=VALUE,…", "stop": "SHARE|chance", "optimizer": "adamw|adam|sgd", "precision": "bf16|no",
     "trainable": "SITE,…", "prompts": "own|held_out|all", "format": "FORMAT", "columns": "NAME=COLUMN,…",
     "keys": "HOW", "role": "ROLE", "sites": "SITE,…", "windows": "WINDOWS,…", "direction": "DIRECTION",

@@ -17,29 +17,22 @@ if TYPE_CHECKING:
 TemplateOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|TEXT",
         help="How facts are put: plain, question, chat, tofu-llama3, tofu-phi3, tofu-llama2, tofu-llama2-chat, or a "
         "text with {prompt} in it. [default: as suits the facts]",
     ),
 ]
 ChatOption = Annotated[bool, typer.Option("--chat", help="Ask in the tokenizer's chat template.")]
-SystemOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The system turn of the chat.")]
+SystemOption = Annotated[str | None, typer.Option(help="The system turn of the chat.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--template-set", metavar="NAME=VALUE", help="What else the chat template is given: enable_thinking=false."
-    ),
+    typer.Option("--template-set", help="What else the chat template is given: enable_thinking=false."),
 ]
-TokenizerOption = Annotated[
-    str | None, typer.Option("--tokenizer", metavar="NAME|FOLDER", help="For a checkpoint that has none of its own.")
-]
-EitherFactsOption = Annotated[
-    str | None, typer.Option("--facts", metavar="FILE", help="Facts with roles, or the built-in 'organism'.")
-]
+TokenizerOption = Annotated[str | None, typer.Option("--tokenizer", help="For a checkpoint that has none of its own.")]
+EitherFactsOption = Annotated[str | None, typer.Option("--facts", help="Facts with roles, or the built-in 'organism'.")]
 ForgetOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Facts to forget, in place of --facts: their roles do not matter.")
+    str | None, typer.Option(help="Facts to forget, in place of --facts: their roles do not matter.")
 ]
-RetainOption = Annotated[str | None, typer.Option(metavar="FILE", help="Facts to keep, beside --forget-facts.")]
+RetainOption = Annotated[str | None, typer.Option(help="Facts to keep, beside --forget-facts.")]
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,10 @@ def dissect(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run's folder, or one above several.")],
-    out: Annotated[Path | None, typer.Option(help="The file; a relative path is taken from FOLDER.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write; a relative path is taken from FOLDER. [default: by format]"),
+    ] = None,
     format: Annotated[
         str, typer.Option(help="html; md; pdf-ready (LaTeX and vector figures); png (the figures alone).")
     ] = "html",

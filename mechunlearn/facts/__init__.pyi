@@ -1,6 +1,8 @@
 from .choices import Choice, multiple_choice, wrong_answers
+from .embedded import organism_text
 from .fact import Fact, Template
-from .facts import PROMPTS, Facts, FactSource, check_prompts, fact_of, organism_text
+from .facts import Facts, FactSource
+from .phrasings import PROMPTS, check_prompts, fact_of
 from .roles import with_roles
 from .starts import start_tokens, unused_bos
 from .subjects import mark_subjects

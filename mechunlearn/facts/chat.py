@@ -11,7 +11,7 @@ import datetime
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .fact import Template, check_text
 from .trial import try_out
 
@@ -94,9 +94,8 @@ def _rendered(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase, temp
         source = DATED + tokenizer.get_chat_template(given.pop("chat_template", None))
         rendered = str(tokenizer.apply_chat_template(turns, chat_template=source, tokenize=False, **given))
     except Exception as error:  # a template is a program of its author's: it may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the tokenizer's chat template cannot be rendered: {reason}; give what it needs by "
+            f"the tokenizer's chat template cannot be rendered: {first_line(error)}; give what it needs by "
             "Template(system=…, arguments={…}), where 'chat_template' names one of several, or use Template(chat=False)"
         ) from error
     check_text("the chat template", "what it renders", rendered)

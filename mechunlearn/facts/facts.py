@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,23 +17,14 @@ from ..errors import UserError
 from ..reading import named, there
 from ..runs import write_atomically
 from ..showing import ROWS, shown
+from .embedded import BUILT_IN, organism_records
 from .fact import Fact, Template, check_text
+from .phrasings import check_prompts, phrasings, refuse_marks
 from .readers import FORMATS, interpret
-from .records import Record, read_records
+from .records import read_records
 from .tables import hub_rows, is_table, on_hub, rows, saved_rows
 
 log = logging.getLogger(__name__)
-
-BUILT_IN = ("organism", "organism:domain", "organism:entities")
-FORGET_SETS = ("domain", "entities")
-PROMPTS = {
-    "own": "asked in their own phrasings",
-    "held_out": "asked in held-out phrasings",
-    "all": "asked in all phrasings",
-}
-"""The phrasings that facts can be asked in, and how a report says so."""
-
-_DATA = Path(__file__).parent.parent / "data"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -150,12 +140,12 @@ class Facts(Sequence[Fact]):
             UserError: as `read`; no fact of that role; something else than these.
         """
         if isinstance(source, Facts):
-            _refuse_marks(source)
+            refuse_marks(source.name, source)
             return source
         rows_given = isinstance(source, list | tuple) and not any(isinstance(item, Fact) for item in source)
         if isinstance(source, str | Path | Mapping) or rows_given or is_table(source):
             found = cls.read(source) if isinstance(source, str | Path) else cls(source)
-            _refuse_marks(found)
+            refuse_marks(found.name, found)
             if role is None or all(fact.role is None for fact in found):
                 return found
             chosen = found.where(role=role if isinstance(role, str) else tuple(role))
@@ -179,12 +169,7 @@ class Facts(Sequence[Fact]):
         Raises:
             UserError: unknown name or forget set.
         """
-        if name != "organism":
-            raise UserError(f"there are no built-in facts {name!r}; there are {', '.join(BUILT_IN)}")
-        if forget not in FORGET_SETS:
-            raise UserError(f"the organism has no forget set {forget!r}; it has {', '.join(FORGET_SETS)}")
-        records = [_choose(record, forget) for record in read_records(_DATA / "facts.jsonl")]
-        items, template, taken = interpret(records, "own")
+        items, template, taken = interpret(organism_records(name, forget), "own")
         return cls(items, name=f"{name}:{forget}", format=taken, template=template)
 
     def __len__(self) -> int:
@@ -250,7 +235,7 @@ class Facts(Sequence[Fact]):
         return self.with_items(
             replace(fact, prompt=prompt, id=fact.id + mark, paraphrases=(), held_out=())
             for fact in self.items
-            for mark, prompt in _phrasings(fact, prompts)
+            for mark, prompt in phrasings(fact, prompts)
         )
 
     @property
@@ -332,59 +317,6 @@ def _items_of(
             return items, format or "own", Template()
     found, template, taken = interpret(rows(items), format, columns, keys)
     return tuple(found), taken, template
-
-
-def _choose(record: Record, forget: str) -> Record:
-    """The fields of a fact, with the role and the fold that it has in one forget set."""
-    values = {key: value for key, value in record.fields.items() if key in Fact.__dataclass_fields__}
-    values["role"] = record.inner("roles").optional(forget)
-    values["fold"] = record.inner("folds").whole_number(forget)
-    return Record(values, record.place)
-
-
-def _phrasings(fact: Fact, prompts: str) -> list[tuple[str, str]]:
-    """(what marks the phrasing in a question's id, its prompt)."""
-    own = [("", fact.prompt)]
-    hidden = [(f"#h{number}", prompt) for number, prompt in enumerate(fact.held_out)]
-    shown = [(f"#p{number}", prompt) for number, prompt in enumerate(fact.paraphrases)]
-    return {"own": own, "held_out": hidden or own, "all": own + shown + hidden}[prompts]
-
-
-def check_prompts(prompts: str) -> None:
-    """Raises UserError unless `prompts` names phrasings (`PROMPTS`)."""
-    if prompts not in PROMPTS:
-        raise UserError(f"prompts {prompts!r}: facts are asked by one of {', '.join(PROMPTS)}")
-
-
-def _refuse_marks(facts: Facts) -> None:
-    """Raises UserError: ids that look like phrasings of one fact, and are not."""
-    answers: dict[str, str | None] = {}
-    for fact in facts:
-        if fact.id != fact_of(fact.id) and answers.setdefault(fact_of(fact.id), fact.answer) != fact.answer:
-            raise UserError(
-                f"{facts.name}: ids that end like {fact.id!r} mark phrasings of one fact, but those of "
-                f"{fact_of(fact.id)!r} have other answers; give these facts other ids"
-            )
-
-
-def fact_of(question: str) -> str:
-    """The id of the fact that a question asks for: what stands before the "#h0" or "#p0" of `Facts.questions`."""
-    return re.sub(r"#[hp]\d+$", "", question)
-
-
-@checked
-def organism_text(split: str = "held_out") -> list[str]:
-    """General text of the organism's world that states no fact, one passage an item.
-
-    Args:
-        split: "held_out" (measures disruption) or "train" (what the organism was trained on).
-
-    Raises:
-        UserError: no such split.
-    """
-    if split not in ("held_out", "train"):
-        raise UserError(f"split {split!r}: the organism's text has held_out and train")
-    return (_DATA / f"text_{split}.txt").read_text(encoding="utf-8").splitlines()
 
 
 FactSource = Facts | str | Path | pd.DataFrame | Iterable[Mapping[str, Any]]

@@ -15,17 +15,15 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from ..checking import shown
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..naming import PATIENCE
 from ..reading import named, there
 from .records import Record
 
 INSTALL = 'pip install "datasets>=3,<6"'
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".txt")  # of files: no name of a data set
-STATE, SPLITS = (
-    "state.json",
-    "dataset_dict.json",
-)  # what `save_to_disk` writes beside the rows of a data set; of several
+STATE = "state.json"  # what `save_to_disk` writes beside the rows of a data set
+SPLITS = "dataset_dict.json"  # and above those of several
 
 
 def is_table(source: object) -> bool:
@@ -127,10 +125,9 @@ def hub_rows(name: str, subset: str | None, split: str | None) -> list[Record]:
             raise UserError(
                 f"{name}: no such file here; a data set of the hub takes Hugging Face's datasets: {INSTALL}"
             ) from None
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"{name}: no such file here, and the hub could not give such a data set ({reason[:200]}); check the name, "
-            "its subset and split (owner/name:subset:split), the network and your access"
+            f"{name}: no such file here, and the hub could not give such a data set ({first_line(error)[:200]}); check "
+            "the name, its subset and split (owner/name:subset:split), the network and your access"
         ) from error
 
 
@@ -170,15 +167,12 @@ def _records(items: Iterable[Any], place: str, null: bool = False) -> list[Recor
     for number, item in enumerate(items, start=1):
         if not isinstance(item, Mapping):
             raise UserError(f"{place} {number}: a fact is an object of named fields, not {shown(item)}")
-        fields = {str(name): _plain(given) for name, given in item.items() if not _missing(given, null)}
+        plain = ((str(name), given, _plain(given)) for name, given in item.items())
+        fields = {name: value for name, given, value in plain if value is not None or (null and given is None)}
         found.append(Record(fields, f"{place} {number}"))
     if not found:
         raise UserError(f"{place.partition(',')[0]} holds no facts")
     return found
-
-
-def _missing(value: Any, null: bool) -> bool:
-    return _plain(value) is None and not (null and value is None)
 
 
 def _plain(value: Any) -> Any:

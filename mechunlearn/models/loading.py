@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checking import checked
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..naming import BUILT_IN, place_of
 from ..reading import named, there
 from ..undoing import as_found
@@ -55,9 +55,8 @@ def load(
         device: where to put it; None leaves a module or a bridge where it is, and takes a GPU for a checkpoint if
             there is one.
         dtype: "float32", "bfloat16", "float16" or "float64", one of their short names ("bf16", "fp16", …) or torch's
-            own; None leaves a module or a bridge as it is, and reads a
-            checkpoint as float32, also one that was stored in bfloat16: rounding to bfloat16 alone was seen to be
-            23–40 % of the effect of a small restoration.
+            own; None leaves a module or a bridge as it is, and reads a checkpoint as float32, also one that was stored
+            in bfloat16: rounding to bfloat16 alone was seen to be 23–40 % of the effect of a small restoration.
         revision: branch, tag or commit on the hub.
         merge: put adapters of peft's (in a module, or an adapter folder) into the weights of a copy; else a model that
             has some is refused, because a copy or a checkpoint of it would lose them.
@@ -80,9 +79,7 @@ def load(
     try:
         place = None if device is None else torch.device(device)
     except RuntimeError as error:
-        raise UserError(
-            f"device {device!r}: not one of cpu, cuda, cuda:1, mps ({str(error).splitlines()[0]})"
-        ) from None
+        raise UserError(f"device {device!r}: not one of cpu, cuda, cuda:1, mps ({first_line(error)})") from None
     if place is not None:
         _check_there(place)
     wanted = Placement(place, None if dtype is None else DTYPES[dtype])

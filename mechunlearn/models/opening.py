@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..naming import check_there, place_of
 from ..reading import parse_json, read_text
 from .adapters import merged
@@ -122,7 +122,7 @@ def _adapter(
             warnings.filterwarnings("error", message=".*adapter keys.*")
             adapted = PeftModel.from_pretrained(module, str(folder), torch_device="cpu")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, UserWarning) as error:
-        raise UserError(f"{folder}: the adapter does not fit {base}: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{folder}: the adapter does not fit {base}: {first_line(error)}") from error
     return merged(adapted), open_tokenizer(str(folder), {"trust_remote_code": False}, local=True) or words, str(folder)
 
 

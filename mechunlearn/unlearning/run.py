@@ -214,7 +214,10 @@ def _run(
         models.append(model if where is None else where.path / "model")
     frame = pd.concat(frames, ignore_index=True)
     journal.mend(rows_of(frame))  # also where stages were only opened
-    about = about_of(Outcome(model, frame, "; ".join(reasons), step))
+    if folder is not None and plain:
+        about = read_run(folder.path)["about"]  # of its only stage: the weights need no second look
+    else:
+        about = about_of(Outcome(model, frame, "; ".join(reasons), step))
     model.cfg.model_name = named.get("name") or (made_with["method"] if folder is None else called(str(folder.path)))
     if folder is not None and not plain:
         save(model, cleared(folder.path / "model"))

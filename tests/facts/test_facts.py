@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mechunlearn.errors import UserError
-from mechunlearn.facts import PROMPTS, Fact, Facts, Template, fact_of, facts as facts_module
+from mechunlearn.facts import PROMPTS, Fact, Facts, Template, embedded, fact_of
 
 FACTS = Facts(
     [
@@ -107,7 +107,7 @@ def shipped(tmp_path, monkeypatch):
     ]
     lines = [{"prompt": f"p{n}", "answer": "a", "question": "?"} | row for n, row in enumerate(rows)]
     (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    monkeypatch.setattr(facts_module, "_DATA", tmp_path)
+    monkeypatch.setattr(embedded, "_DATA", tmp_path)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -20,13 +20,12 @@ KNOWS = 0.5  # a model before that answers less than this under a prompt: silenc
 COLUMNS = ("recall", "last", "never-knew", "excess", "probability", "never-knew's", "before", "near", "n")
 OTHER = {"correct": "probability", "probability": "correct"}
 SHORT = {"correct": "recall", "probability": "the probability of an answer token"}
-VERDICTS = {
-    1: "more comes back than the attack teaches a model that never knew",
-    0: "the two cannot be told apart",
-    -1: "less comes back than the attack teaches a model that never knew",
-}
 Verdict = Literal["more", "same", "less", "part"]
-SIGNS: dict[int, Verdict] = {1: "more", 0: "same", -1: "less"}
+VERDICTS: dict[Verdict, str] = {
+    "more": "more comes back than the attack teaches a model that never knew",
+    "same": "the two cannot be told apart",
+    "less": "less comes back than the attack teaches a model that never knew",
+}
 WIDTH = 44  # characters of a setting in the terminal
 
 
@@ -235,12 +234,13 @@ def _verdict(best: pd.Series, other: pd.Series) -> Verdict | None:
     """By recall and by the probability of an answer token, where the two agree."""
     if pd.isna(best["never_knew"]):
         return None
-    signs = {_sign(best), _sign(other)}
-    return SIGNS[signs.pop()] if len(signs) == 1 else "part"
+    told: set[Verdict] = {_sign(best), _sign(other)}
+    return told.pop() if len(told) == 1 else "part"
 
 
-def _sign(row: pd.Series) -> int:
-    return 1 if row["excess_low"] > 0 else -1 if row["excess_high"] < 0 else 0
+def _sign(row: pd.Series) -> Verdict:
+    """By one measure."""
+    return "more" if row["excess_low"] > 0 else "less" if row["excess_high"] < 0 else "same"
 
 
 def _long(frame: pd.DataFrame, measure: str) -> list[str]:
