@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 import mechunlearn
-from mechunlearn import dissection, organism, reporting, unlearning
+from mechunlearn import dissection, reporting
 from mechunlearn.cli import app, inputs, listing
 from mechunlearn.facts import Facts
 
@@ -146,40 +145,6 @@ def test_bad_input_to_dissect(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        ({"--method": "hypnosis"}, ["hypnosis", "npo"]),
-        ({"--facts": "plain.jsonl"}, ["plain.jsonl", '"role"']),
-        ({"--text": "missing.txt"}, ["missing.txt"]),
-        ({"--set": "betta=1"}, ["npo has no setting 'betta'", "beta"]),
-        ({"--set": "beta"}, ["name=value"]),
-        ({"--set": "beta=much"}, ["npo: beta is a number", "'much'"]),
-        ({"--set": "retain=hope"}, ["hope", "cross_entropy"]),
-        ({"--layered": "five"}, ["layered", "five"]),
-        ({"--layered": "9"}, ["4 facts", "9 folds"]),
-        ({"--budget": "kl=0.01,nearly=1"}, ["nearly", "near"]),
-        ({"--budget": "small"}, ["budget", "small"]),
-        ({"--budget": "0.01"}, ["text KL", "`text`"]),
-        ({"--trainable": "brain"}, ["brain"]),
-        ({"--trainable": "mlp_output"}, ["mlp_output", "whole parameters"]),
-        ({"--settings": "missing.toml"}, ["missing.toml"]),
-        ({"--settings": "bad.jsonl"}, ["bad.jsonl", "JSON"]),
-        ({"--method": "cir", "--learning-rate": "0.1"}, ["cir", "learning_rate"]),
-        ({"--steps": "0"}, ["--steps"]),
-        ({"--learning-rate": "-1"}, ["learning_rate"]),
-        ({"--stop": "2"}, ["stop"]),
-    ],
-)
-def test_bad_input_to_unlearn(
-    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], parts: list[str]
-) -> None:
-    monkeypatch.chdir(workplace)
-    given = {"--method": "npo", "--facts": "facts.jsonl", "--out": str(tmp_path / "out")} | options
-    assert_one_line(call("unlearn", "./before", *(part for pair in given.items() for part in pair)), *parts)
-    assert not (tmp_path / "out").exists()
-
-
 def test_bad_input_to_report_and_build(tmp_path: Path) -> None:
     assert_one_line(call("report", tmp_path / "missing"), "missing", "no such folder")
     assert_one_line(call("report", tmp_path), "no run folder")
@@ -290,15 +255,6 @@ def test_from_models_to_a_report(workplace: Path, tmp_path: Path) -> None:
     assert "Unlearning: run" in source and "Dissection: dissection" in source
 
 
-def test_methods_lists_all_with_defaults_and_papers() -> None:
-    listed = call("methods")
-    assert listed.exit_code == 0, listed.output
-    for name in unlearning.METHODS:
-        assert f"{name}  (arXiv {listing.LINES[name].paper or unlearning.METHODS[name].paper})" in listed.stdout
-        assert listing.LINES[name].does in listed.stdout
-    assert "beta=0.1" in listed.stdout and "--layered" in listed.stdout
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -335,99 +291,3 @@ def test_python_m_is_the_same_command(tmp_path: Path) -> None:
         [sys.executable, "-m", "mechunlearn", "methods"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert told.stdout == listing.KEPT.read_text() and not told.stderr
-
-
-def test_the_kept_list_of_methods_is_that_of_the_catalogue_and_is_told_without_torch(tmp_path: Path) -> None:
-    assert listing.KEPT.read_text() == listing.listed(), "make format writes it anew"
-    code = "import sys; from mechunlearn.cli import app; app(['methods'], standalone_mode=False)"
-    code += "; sys.exit(str([name for name in ('torch', 'transformers', 'pandas') if name in sys.modules] or ''))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert told.stdout == listing.listed() and not told.stderr.strip()
-
-
-def test_a_method_of_ones_own_is_listed_with_the_others(tmp_path: Path) -> None:
-    own = tmp_path / "own_method_to_list.py"
-    own.write_text(
-        '"""Says nothing at all."""\n'
-        "from mechunlearn.unlearning import METHODS, NPO\n"
-        "class Mine(NPO):\n"
-        "    name, paper = 'mine', '2026.00001'\n"
-        "METHODS['mine'] = Mine()\n"
-    )
-    try:
-        listed = call("--use", own, "methods")
-        assert "mine  (arXiv 2026.00001)\n    Says nothing at all." in listed.stdout
-    finally:
-        unlearning.METHODS.pop("mine", None)
-
-
-def test_settings_come_from_line_and_file_and_the_line_goes_before(
-    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-
-    class StopError(Exception):
-        pass
-
-    def spy(model: object, method: object, forget: Facts, retain: Facts, **options: Any) -> None:
-        seen.update(options, method=method)
-        raise StopError
-
-    monkeypatch.setattr(unlearning, "unlearn", spy)
-    toml = (
-        'method = "npo"\nsteps = 7\nset = {beta = 0.3, retain = "kl"}\nbudget = {kl = 0.02, near = 0.5}\nlayered = 2\n'
-    )
-    (tmp_path / "s.toml").write_text(toml)
-    (tmp_path / "s.json").write_text(
-        '{"method": "cir", "set": {"objective": "npo", "objective.beta": 0.7}, "stop": "chance"}'
-    )
-    base = ("unlearn", workplace / "before", "--facts", workplace / "facts.jsonl", "--out", tmp_path / "o")
-    call(*base, "--settings", tmp_path / "s.toml", "--set", "beta=1", "--steps", "9", "--trainable", "attention,norms")
-    npo = unlearning.NPO(beta=1.0, retain="kl")
-    assert seen["method"] == unlearning.Layered(method=npo, folds=2)
-    assert seen["budget"] == unlearning.Budget(kl=0.02, near=0.5)
-    assert (seen["steps"], seen["trainable"], seen["text"]) == (9, ["attention", "norms"], None)
-    assert "learning_rate" not in seen
-    call(
-        *base, "--settings", tmp_path / "s.json", "--layered", "folds=3,decay=0.5", "--budget", "0.01", "--stop", "0.2"
-    )
-    cir = unlearning.CIR(objective=unlearning.NPO(beta=0.7))
-    assert seen["method"] == unlearning.Layered(method=cir, folds=3, decay=0.5)
-    assert seen["budget"] == unlearning.Budget(kl=0.01) and seen["stop"] == 0.2
-
-
-def test_demo_unlearns_dissects_and_reports(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo's own steps on the tiny pair: the embedded model is only swapped for a smaller one."""
-    from mechunlearn import models as rooms
-
-    facts, load, forget = Facts.read(workplace / "facts.jsonl"), rooms.load, unlearning.unlearn
-    facts = facts.with_items(replace(fact, fold=place // 3 % 2) for place, fact in enumerate(facts))
-    swapped = {"organism": workplace / "before", "organism:never-knew": workplace / "after"}
-    monkeypatch.setattr(
-        rooms,
-        "load",
-        lambda source, **options: load(swapped.get(source, source), **options),
-    )
-    monkeypatch.setattr(Facts, "builtin", classmethod(lambda *_: facts))
-    monkeypatch.setattr(
-        unlearning,
-        "unlearn",
-        lambda *args, **options: forget(*args, **(options | {"steps": 1, "stop": None, "text": ["w1 w2 w3"]})),
-    )
-    result = call("demo", "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    for part in ("== gradient_difference", "== npo", "value_vectors", str(tmp_path / "report.html")):
-        assert part in result.stdout
-    for method in ("gradient_difference", "npo"):
-        assert (tmp_path / method / "model" / "config.json").exists()
-        assert (tmp_path / method / "dissection" / "frame.parquet").exists()
-        assert (tmp_path / method / "attacks" / "frame.parquet").exists()
-    assert "The never-knew model answers" in result.stdout
-
-
-def test_organism_build_passes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(organism, "build", lambda out, seed: seen.extend([out, seed]))
-    result = call("organism", "build", "--out", tmp_path / "new", "--seed", 7)
-    assert result.exit_code == 0 and seen == [tmp_path / "new", 7]
-    assert str(tmp_path / "new" / "organism") in result.stdout
